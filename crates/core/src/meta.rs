@@ -1,0 +1,55 @@
+use std::time::Duration;
+
+/// What says whether a content is still the same (RFC 9110, section 8.8).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Validators {
+    /// The `ETag` as sent, quotes and weakness included.
+    pub etag: Option<String>,
+    /// The `Last-Modified` date as sent.
+    pub last_modified: Option<String>,
+}
+
+impl Validators {
+    /// Whether the origin gave nothing to tell two contents apart by.
+    pub fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
+
+    /// The strong entity tag, the only one that vouches for byte ranges (RFC 9110, 13.1.5).
+    pub fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
+    }
+
+    /// Whether `other` may be another part of the same content: no validator that both have
+    /// differs.
+    pub fn agree_with(&self, other: &Validators) -> bool {
+        let agree = |a: &Option<String>, b: &Option<String>| match (a, b) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        };
+        agree(&self.etag, &other.etag) && agree(&self.last_modified, &other.last_modified)
+    }
+}
+
+/// What the first GET tells of a content, and the whole swarm then knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContentMeta {
+    /// Bytes of the whole content, when the origin says.
+    pub length: Option<u64>,
+    /// What tells this content from a later one at the same URL.
+    pub validators: Validators,
+    /// Whether the origin serves byte ranges of it.
+    pub ranges: bool,
+    /// `Content-Type` as sent.
+    pub content_type: Option<String>,
+    /// `Content-Encoding` as sent; the content is these encoded bytes, never decoded on the way.
+    pub content_encoding: Option<String>,
+    /// Further response headers that readers get as the origin sent them
+    /// (`Cache-Control`, `Content-Disposition`, `Docker-Content-Digest`, …), lower-case names.
+    pub headers: Vec<(String, String)>,
+    /// How long it is fresh from when it was learned, by RFC 9111; `None` without explicit
+    /// freshness.
+    pub fresh_for: Option<Duration>,
+    /// Whether it was fetched with credentials, so that each reader must be checked.
+    pub private: bool,
+}
