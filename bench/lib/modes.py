@@ -1,0 +1,213 @@
+"""The programs that netlab can put on the peers: for each, its services and what a peer's reader runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lib import pantala, processes, torrent
+from lib.network import Host
+from lib.nginx import accepts
+from lib.readers import ReaderSpec
+from lib.system import need_binary, need_libtorrent, need_programs
+
+_LIB = Path(__file__).resolve().parent
+_TORRENT_PORT = 6881
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where a mode finds its hosts, its content and a directory for its files."""
+
+    origin: Host
+    supernode: Host
+    peers: list[Host]
+    url: str
+    content: Path
+    directory: Path
+    memory: str
+    programs: pantala.Programs
+
+    def log(self, name: str) -> Path:
+        """Where a program's standard error goes."""
+        return self.directory / f"{name}.log"
+
+
+class Mode(Protocol):
+    """One way to bring the content to every peer."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        """Refuses when a program is missing."""
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        """Starts what must run before the start instant; the daemons whose cost is the peers'."""
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        """What the reader on a peer (index from 0) runs."""
+
+
+def _spec(lab: Lab, peer: Host, **source: object) -> ReaderSpec:
+    return ReaderSpec(peer.namespace, lab.content, lab.log(f"reader-{peer.name}"), **source)  # type: ignore[arg-type]
+
+
+class Curl:
+    """Everybody from the origin."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        need_programs("curl")
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        return []
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        return _spec(lab, peer, argv=["curl", "-sS", "-f", lab.url])
+
+
+class Chain:
+    """The naive relay chain, in the order of the peers."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        pass
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        return []
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        upstream = lab.url if index == 0 else f"{lab.peers[index - 1].address}:{_TORRENT_PORT}"
+        argv = [sys.executable, str(_LIB / "chain_peer.py"), upstream, "--listen", f"{peer.address}:{_TORRENT_PORT}"]
+        argv += ["--size", str(lab.content.stat().st_size)]
+        return _spec(lab, peer, argv=argv + (["--last"] if peer is lab.peers[-1] else []))
+
+
+class Dfget:
+    """dfget on its own on every host, the content piped to the reader."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        for name in ("supernode", "dfget"):
+            need_binary(programs.directory, name)
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        host = lab.supernode
+        stack.enter_context(pantala.supernode(lab.programs, host.address, lab.log("supernode"), host.namespace))
+        return []
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        supernode = f"{lab.supernode.address}:{pantala.SUPERNODE_PORT}"
+        return _spec(lab, peer, argv=lab.programs.dfget(lab.url, "-", supernode, peer.address, lab.memory))
+
+
+class DaemonProxy:
+    """dfdaemon on every host, the content read through its HTTP proxy."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        for name in ("supernode", "dfdaemon"):
+            need_binary(programs.directory, name)
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        host = lab.supernode
+        stack.enter_context(pantala.supernode(lab.programs, host.address, lab.log("supernode"), host.namespace))
+        at = f"{host.address}:{pantala.SUPERNODE_PORT}"
+        return [
+            stack.enter_context(
+                pantala.daemon(
+                    lab.programs, at, peer.address, lab.memory, lab.log(f"dfdaemon-{peer.name}"), peer.namespace
+                )
+            )
+            for peer in lab.peers
+        ]
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        return _spec(lab, peer, proxy=("127.0.0.1", pantala.PROXY_PORT), url=lab.url)
+
+
+class _Torrent:
+    """BitTorrent with a tracker on the supernode's host. The origin is a seeder of the same program, or nginx as a
+    web seed."""
+
+    def __init__(self, webseed: bool) -> None:
+        self._webseed = webseed
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        tracker = f"http://{lab.supernode.address}:{torrent.PORT}/announce"
+        torrent_file = lab.directory / "content.torrent"
+        torrent_file.write_bytes(torrent.make(lab.content, tracker, lab.url if self._webseed else None))
+        self._start_tracker(lab, stack)
+        if not self._webseed:
+            argv = self._argv(torrent_file, lab.content.parent, lab.origin, complete=True)
+            process = stack.enter_context(
+                processes.running(argv, namespace=lab.origin.namespace, log=lab.log("seeder"))
+            )
+            listening = lambda: accepts(lab.origin.address, _TORRENT_PORT, lab.origin.namespace)  # noqa: E731
+            processes.wait_until(listening, "the seeder", 10.0, process, lab.log("seeder"))
+        return []
+
+    def _start_tracker(self, lab: Lab, stack: contextlib.ExitStack) -> None:
+        host, log = lab.supernode, lab.log("tracker")
+        argv = [sys.executable, _LIB / "torrent.py", host.address]
+        environment = {"PYTHONPATH": str(_LIB.parent)}
+        process = stack.enter_context(processes.running(argv, namespace=host.namespace, log=log, env=environment))
+        listening = lambda: accepts(host.address, torrent.PORT, host.namespace)  # noqa: E731
+        processes.wait_until(listening, "the tracker", 10.0, process, log)
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        directory = lab.directory / peer.name
+        directory.mkdir()
+        argv = self._argv(lab.directory / "content.torrent", directory, peer, complete=False)
+        return _spec(lab, peer, argv=[str(word) for word in argv], file=directory / lab.content.name)
+
+    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+        raise NotImplementedError
+
+
+class Aria2(_Torrent):
+    """aria2, which has no in-order mode worth the name."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        need_programs("aria2c")
+
+    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+        return [
+            "aria2c", torrent_file, f"--dir={directory}", f"--listen-port={_TORRENT_PORT}", "--no-conf", "--quiet",
+            "--seed-ratio=0.0", "--file-allocation=none", "--enable-dht=false", "--enable-dht6=false",
+            "--bt-enable-lpd=false", "--bt-max-peers=0", "--bt-request-peer-speed-limit=10G",
+            f"--bt-external-ip={host.address}",
+            # The reader follows the file, so nothing may linger in aria2's own write cache.
+            "--disk-cache=0", "--bt-seed-unverified=true" if complete else "--bt-seed-unverified=false",
+        ]  # fmt: skip
+
+
+class Libtorrent(_Torrent):
+    """libtorrent, rarest first or sequential."""
+
+    def __init__(self, webseed: bool, sequential: bool) -> None:
+        super().__init__(webseed)
+        self._sequential = sequential
+
+    def check(self, programs: pantala.Programs) -> None:
+        need_libtorrent()
+
+    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+        listen = f"{host.address}:{_TORRENT_PORT}"
+        argv = [sys.executable, _LIB / "torrent_peer.py", torrent_file, directory, "--listen", listen]
+        return argv + (["--sequential"] if self._sequential else []) + (["--complete"] if complete else [])
+
+
+NAMES = ("dfget", "daemon", "curl", "aria2", "libtorrent-rarest", "libtorrent-sequential", "chain")
+
+
+def by_name(name: str, webseed: bool) -> Mode:
+    """The mode for a command line word."""
+    if name == "dfget":
+        return Dfget()
+    if name == "daemon":
+        return DaemonProxy()
+    if name == "curl":
+        return Curl()
+    if name == "chain":
+        return Chain()
+    if name == "aria2":
+        return Aria2(webseed)
+    return Libtorrent(webseed, sequential=name == "libtorrent-sequential")

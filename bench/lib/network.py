@@ -1,0 +1,116 @@
+"""Hosts in network namespaces, joined by bridges, each link limited both ways with tc tbf.
+
+The bridges live in a namespace of their own and the machine's own namespace has no route to any of the hosts, so
+nothing that a measured program sends can leave the lab.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.processes import run
+from lib.system import inside
+
+_counter = 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine of the lab."""
+
+    name: str
+    namespace: str
+    address: str
+    port: str
+    rate: float
+
+
+class Network:
+    """One switch, or two joined by a limited link, with hosts on them. Use as a context manager."""
+
+    def __init__(self) -> None:
+        global _counter
+        _counter += 1
+        self._prefix = f"pantala-{os.getpid()}-{_counter}"
+        self._switch = f"{self._prefix}-switch"
+        self._namespaces: list[str] = []
+        self._bridges: list[str] = []
+
+    def __enter__(self) -> "Network":
+        try:
+            self._add_namespace(self._switch)
+            self._add_bridge()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes every namespace, and with them the links and bridges."""
+        while self._namespaces:
+            name = self._namespaces.pop()
+            if Path(f"/run/netns/{name}").exists():
+                run(["ip", "netns", "del", name])
+
+    def add_host(self, name: str, address: str, rate: float, zone: int = 0) -> Host:
+        """A host with one link of `rate` Mbit/s each way (0: not limited) to the bridge of its zone."""
+        namespace = f"{self._prefix}-{name}"
+        port = f"p-{name}"[:15]
+        self._add_namespace(namespace)
+        switch = ["ip", "-n", self._switch, "link"]
+        run([*switch, "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace])
+        run([*switch, "set", port, "master", self._bridges[zone], "up"])
+        run(["ip", "-n", namespace, "addr", "add", f"{address}/16", "dev", "eth0"])
+        run(["ip", "-n", namespace, "link", "set", "eth0", "up"])
+        host = Host(name, namespace, address, port, rate)
+        if rate > 0:
+            limit(namespace, "eth0", rate)
+            limit(self._switch, port, rate)
+        return host
+
+    def add_zone(self, rate: float) -> None:
+        """A second bridge, behind a link of `rate` Mbit/s each way to the first."""
+        self._add_bridge()
+        switch = ["ip", "-n", self._switch, "link"]
+        run([*switch, "add", "cross0", "type", "veth", "peer", "name", "cross1"])
+        for side in (0, 1):
+            run([*switch, "set", f"cross{side}", "master", self._bridges[side], "up"])
+            limit(self._switch, f"cross{side}", rate)
+
+    def crossed(self) -> tuple[int, int]:
+        """Frame bytes that crossed the link between the zones: into the second zone, and back."""
+        return sent_frame_bytes(self._switch, "cross0"), sent_frame_bytes(self._switch, "cross1")
+
+    def _add_namespace(self, name: str) -> None:
+        self._namespaces.append(name)
+        run(["ip", "netns", "add", name])
+        run(["ip", "-n", name, "link", "set", "lo", "up"])
+
+    def _add_bridge(self) -> None:
+        bridge = f"br{len(self._bridges)}"
+        run(["ip", "-n", self._switch, "link", "add", bridge, "type", "bridge"])
+        run(["ip", "-n", self._switch, "link", "set", bridge, "up"])
+        self._bridges.append(bridge)
+
+
+def limit(namespace: str, device: str, rate: float) -> None:
+    """Limits what a device sends."""
+    shape = ["rate", f"{rate}mbit", "burst", "256kb", "latency", "50ms"]
+    run(["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf", *shape])
+
+
+def sent_frame_bytes(namespace: str, device: str) -> int:
+    """Bytes a device sent. A large segment offloaded to the device counts its headers once, so this is close to
+    payload and a little above it."""
+    with inside(namespace):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    for line in lines:
+        name, _, counters = line.partition(":")
+        if name.strip() == device:
+            return int(counters.split()[8])
+    raise KeyError(f"{namespace} has no device {device}")
