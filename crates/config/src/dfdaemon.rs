@@ -1,0 +1,255 @@
+//! The flags of `dfdaemon`.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pantala_core::{Error, display_url};
+use url::Url;
+
+use crate::{
+    command::Program,
+    exit::Exit,
+    file::read_config,
+    flag::{AnyFlag, Arity, Flag, Group},
+    shared::{self, clash},
+    sources::Values,
+    types::{HostPort, Window},
+    value,
+};
+
+static LISTEN: Flag<SocketAddr> = Flag::text("listen", "IP:PORT", Group::What, value::listen)
+    .default("127.0.0.1:65001")
+    .help("Proxy and registry mirror for this host; also answers /metrics and /healthz");
+
+static MIRROR: Flag<Url> = Flag::text("mirror", "UPSTREAM_URL", Group::What, value::upstream)
+    .help("Be a mirror of this registry: GET and HEAD of /v2/… at --listen");
+
+static SUPERNODE: Flag<HostPort> = shared::SUPERNODE
+    .default_words("none, one is started inside")
+    .help("Supernodes to ask for peers");
+
+static SUPERNODE_LISTEN: Flag<SocketAddr> =
+    Flag::text("supernode-listen", "IP:PORT", Group::Peers, value::listen)
+        .default("127.0.0.1:8002")
+        .help("Where the supernode started inside listens; no effect with --supernode");
+
+static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
+    .default("0.0.0.0:65002")
+    .help("Where this peer serves pieces to others");
+
+static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
+
+static LABEL: Flag<(String, String)> = Flag::text("label", "KEY=VALUE", Group::Peers, value::label)
+    .arity(Arity::Commas)
+    .help("Where this host stands (rack, zone, region), to prefer near peers; repeatable");
+
+static UPLOADS: Flag<usize> = shared::UPLOADS;
+static MEMORY: Flag<u64> = shared::MEMORY.default("512MiB");
+static WINDOW: Flag<Window> = shared::WINDOW;
+
+static DRAIN: Flag<Duration> = Flag::text("drain", "DURATION", Group::Limits, value::duration)
+    .default("10s")
+    .help("How long running streams may finish when stopped");
+
+static FILTER_QUERY: Flag<String> =
+    Flag::text("filter-query", "NAME,…", Group::Origin, value::query_name)
+        .arity(Arity::Commas)
+        .help("Query parameters that do not make another content (signatures, tokens)");
+
+static CA: Flag<PathBuf> = shared::CA;
+static CONNECT_TIMEOUT: Flag<Duration> = shared::CONNECT_TIMEOUT;
+static READ_TIMEOUT: Flag<Duration> = shared::READ_TIMEOUT;
+static RETRIES: Flag<u32> = shared::RETRIES;
+static CONFIG: Flag<PathBuf> = shared::CONFIG;
+static LOG: Flag<String> = shared::LOG;
+
+static FLAGS: [&dyn AnyFlag; 18] = [
+    &LISTEN,
+    &MIRROR,
+    &SUPERNODE,
+    &SUPERNODE_LISTEN,
+    &PEER_LISTEN,
+    &ADVERTISE,
+    &LABEL,
+    &UPLOADS,
+    &MEMORY,
+    &WINDOW,
+    &DRAIN,
+    &FILTER_QUERY,
+    &CA,
+    &CONNECT_TIMEOUT,
+    &READ_TIMEOUT,
+    &RETRIES,
+    &CONFIG,
+    &LOG,
+];
+
+pub(crate) static PROGRAM: Program = Program {
+    name: "dfdaemon",
+    about: "Serves this host's downloads from its peers' memory: HTTP proxy, registry mirror, peer.",
+    usage: "dfdaemon [FLAGS]",
+    after: "\
+Every flag is also a variable (--memory: PANTALA_MEMORY) and a key of the --config file (memory).
+
+Examples:
+  dfdaemon                                    one host, nothing else needed
+  http_proxy=http://127.0.0.1:65001 curl -O http://origin.example/file
+  dfdaemon --supernode supernode.example:8002 --mirror https://registry.example
+  dfdaemon --config /etc/pantala/dfdaemon.toml",
+    flags: &FLAGS,
+};
+
+/// What `dfdaemon` was told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DfdaemonConfig {
+    /// Proxy, mirror, local API, `/metrics` and `/healthz`.
+    pub listen: SocketAddr,
+    /// The registry that `/v2/` mirrors.
+    pub mirror: Option<Url>,
+    /// The supernodes to use; none means one is started inside, at `supernode_listen`.
+    pub supernode: Vec<HostPort>,
+    /// Where the supernode inside listens.
+    pub supernode_listen: SocketAddr,
+    /// Where the peer server listens.
+    pub peer_listen: SocketAddr,
+    /// The address to announce, its port never 0. `None`: the one `peer_listen` is bound to, and
+    /// when that has no definite IP address, the local one that reaches the supernode.
+    pub advertise: Option<SocketAddr>,
+    /// Where this host stands: rack, zone, region.
+    pub labels: BTreeMap<String, String>,
+    /// Transfers to other peers at once.
+    pub uploads: usize,
+    /// The memory budget in bytes, at least [`MIN_MEMORY`](crate::MIN_MEMORY).
+    pub memory: u64,
+    /// The window's size; a fixed one fits the budget.
+    pub window: Window,
+    /// How long running streams may finish at a graceful stop; may be zero.
+    pub drain: Duration,
+    /// Query parameters left out of a URL's identity.
+    pub filter_query: Vec<String>,
+    /// Files with further trusted certificates, PEM.
+    pub ca: Vec<PathBuf>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for the next byte.
+    pub read_timeout: Duration,
+    /// How often a failed request is tried again.
+    pub retries: u32,
+    /// The filter for `tracing`; it parses.
+    pub log: String,
+    /// The file that was read.
+    pub config: Option<PathBuf>,
+}
+
+impl fmt::Debug for DfdaemonConfig {
+    /// Without what may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DfdaemonConfig")
+            .field("listen", &self.listen)
+            .field(
+                "mirror",
+                &self.mirror.as_ref().map(|url| display_url(url.as_str())),
+            )
+            .field("supernode", &self.supernode)
+            .field("peer_listen", &self.peer_listen)
+            .field("advertise", &self.advertise)
+            .field("memory", &self.memory)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DfdaemonConfig {
+    /// From this process's command line, environment and the file they name.
+    ///
+    /// # Errors
+    /// [`Exit::Text`] when help or the version was asked for, else what cannot be used.
+    pub fn from_env_args() -> Result<Self, Exit> {
+        Self::parse_from(std::env::args_os(), std::env::vars_os(), read_config)
+    }
+
+    /// From these; `args` begins with the program's name.
+    ///
+    /// # Errors
+    /// As [`DfdaemonConfig::from_env_args`].
+    pub fn parse_from(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        read_file: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, Exit> {
+        let values = Values::gather(&PROGRAM, PROGRAM.parse(args)?, env, read_file)?;
+        Ok(Self::from_values(&values)?)
+    }
+
+    fn from_values(values: &Values) -> Result<Self, Error> {
+        shared::check_window(values, &WINDOW, &MEMORY)?;
+        let config = Self {
+            listen: values.one(&LISTEN)?,
+            mirror: values.maybe(&MIRROR)?,
+            supernode: values.list(&SUPERNODE)?,
+            supernode_listen: values.one(&SUPERNODE_LISTEN)?,
+            peer_listen: values.one(&PEER_LISTEN)?,
+            advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN)?,
+            labels: labels(values)?,
+            uploads: values.one(&UPLOADS)?,
+            memory: values.one(&MEMORY)?,
+            window: values.one(&WINDOW)?,
+            drain: values.one(&DRAIN)?,
+            filter_query: values.list(&FILTER_QUERY)?,
+            ca: values.list(&CA)?,
+            connect_timeout: values.one(&CONNECT_TIMEOUT)?,
+            read_timeout: values.one(&READ_TIMEOUT)?,
+            retries: values.one(&RETRIES)?,
+            log: values.one(&LOG)?,
+            config: values.maybe(&CONFIG)?,
+        };
+        config.check_listeners(values)?;
+        Ok(config)
+    }
+
+    /// No two of the listeners may want the same address.
+    fn check_listeners(&self, values: &Values) -> Result<(), Error> {
+        let mut listeners = vec![(&LISTEN, self.listen), (&PEER_LISTEN, self.peer_listen)];
+        if self.supernode.is_empty() {
+            listeners.push((&SUPERNODE_LISTEN, self.supernode_listen));
+        }
+        for (at, (flag, addr)) in listeners.iter().enumerate() {
+            for (other, taken) in &listeners[..at] {
+                let one_ip = addr.ip() == taken.ip()
+                    || addr.ip().is_unspecified()
+                    || taken.ip().is_unspecified();
+                if one_ip && addr.port() == taken.port() && addr.port() != 0 {
+                    let flag = values.place(&flag.spec);
+                    let other = values.place(&other.spec);
+                    return Err(clash(
+                        format!("{flag} {addr}: {other} {taken} takes that port"),
+                        "give them different ports",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The labels by key, each once.
+fn labels(values: &Values) -> Result<BTreeMap<String, String>, Error> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in values.list(&LABEL)? {
+        if labels.contains_key(&key) {
+            let place = values.place(&LABEL.spec);
+            return Err(clash(
+                format!("{place} {key}={value}: {key} is given twice"),
+                "give it once",
+            ));
+        }
+        labels.insert(key, value);
+    }
+    Ok(labels)
+}

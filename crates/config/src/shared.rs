@@ -1,0 +1,120 @@
+//! The flags that more than one program has. Where defaults differ, the program says its own.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use pantala_core::{Error, Kind, MIN_PIECE, Who, format_size};
+
+use crate::{
+    flag::{Arity, Flag, Group, Reach},
+    sources::Values,
+    types::{HostPort, Window},
+    value,
+};
+
+/// The least `--memory`: one window of the smallest pieces, or one of the largest.
+pub const MIN_MEMORY: u64 = 4 << 20;
+
+pub(crate) const SUPERNODE: Flag<HostPort> =
+    Flag::text("supernode", "HOST:PORT,…", Group::Peers, value::host_port).arity(Arity::Commas);
+
+pub(crate) const PEER_LISTEN: Flag<SocketAddr> =
+    Flag::text("peer-listen", "IP:PORT", Group::Peers, value::listen);
+
+pub(crate) const ADVERTISE: Flag<SocketAddr> =
+    Flag::text("advertise", "IP:PORT", Group::Peers, value::advertise)
+        .default_words("--peer-listen's, or the address this host reaches the supernode from")
+        .help("Where other peers reach this one");
+
+pub(crate) const UPLOADS: Flag<usize> = Flag::text("uploads", "N", Group::Peers, value::uploads)
+    .default("8")
+    .help("Transfers to other peers at once; the others wait their turn");
+
+pub(crate) const MEMORY: Flag<u64> = Flag::text("memory", "SIZE", Group::Limits, value::memory)
+    .help("Hard cap on content held in memory; at least 4MiB");
+
+pub(crate) const WINDOW: Flag<Window> =
+    Flag::text("window", "auto|PIECES", Group::Limits, value::window)
+        .default("auto")
+        .help("How far a download runs ahead of its reader");
+
+pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
+    .arity(Arity::Paths)
+    .help("Also trust the certificates in this PEM file; repeatable");
+
+pub(crate) const CONNECT_TIMEOUT: Flag<Duration> =
+    Flag::text("connect-timeout", "DURATION", Group::Origin, value::wait)
+        .default("5s")
+        .help("Longest wait for a connection");
+
+pub(crate) const READ_TIMEOUT: Flag<Duration> =
+    Flag::text("read-timeout", "DURATION", Group::Origin, value::wait)
+        .default("15s")
+        .help("Longest wait for the next byte");
+
+pub(crate) const RETRIES: Flag<u32> = Flag::text("retries", "N", Group::Origin, value::retries)
+    .default("4")
+    .help("How often a failed request is tried again");
+
+pub(crate) const CONFIG: Flag<PathBuf> = Flag::path("config", "FILE", Group::Other, value::path)
+    .reach(Reach::Environment)
+    .help("Read settings from this TOML file; the keys are the flags' names");
+
+pub(crate) const LOG: Flag<String> = Flag::text("log", "FILTER", Group::Other, value::log_filter)
+    .default("info")
+    .help("What is logged: off, error, warn, info, debug, trace, or per module (pantala_node=debug,info)");
+
+/// An error of the user's about how values go together.
+pub(crate) fn clash(what: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(Who::User, Kind::BadInput, what).hint(hint)
+}
+
+/// The address to advertise, when one was given, with the port it means.
+pub(crate) fn advertised(
+    values: &Values,
+    advertise: &'static Flag<SocketAddr>,
+    listen: &'static Flag<SocketAddr>,
+) -> Result<Option<SocketAddr>, Error> {
+    let peer_listen = values.one(listen)?;
+    let Some(mut given) = values.maybe(advertise)? else {
+        return Ok(None);
+    };
+    if peer_listen.port() == 0 {
+        return Err(clash(
+            format!(
+                "{} {given}: the port is not known beforehand, because {} is {peer_listen}",
+                values.place(&advertise.spec),
+                values.place(&listen.spec),
+            ),
+            format!(
+                "give a port in both, like --peer-listen {}",
+                SocketAddr::new(peer_listen.ip(), 65002)
+            ),
+        ));
+    }
+    if given.port() == 0 {
+        given.set_port(peer_listen.port());
+    }
+    Ok(Some(given))
+}
+
+/// A window of the smallest pieces must fit the budget.
+pub(crate) fn check_window(
+    values: &Values,
+    window: &'static Flag<Window>,
+    memory: &'static Flag<u64>,
+) -> Result<(), Error> {
+    let budget = values.one(memory)?;
+    match values.one(window)? {
+        Window::Pieces(pieces) if u64::from(pieces.get()) * MIN_PIECE > budget => Err(clash(
+            format!(
+                "{} {pieces}: a window of {pieces} pieces of {} does not fit {} {}",
+                values.place(&window.spec),
+                format_size(MIN_PIECE),
+                values.place(&memory.spec),
+                format_size(budget),
+            ),
+            format!("give at most {} pieces or more memory", budget / MIN_PIECE),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,111 @@
+//! The flags of `supernode`.
+
+use std::{
+    ffi::OsString,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    command::Program,
+    exit::Exit,
+    file::read_config,
+    flag::{AnyFlag, Flag, Group},
+    shared::{CONFIG, LOG},
+    sources::Values,
+    value,
+};
+
+static LISTEN: Flag<SocketAddr> = Flag::text("listen", "IP:PORT", Group::Peers, value::listen)
+    .default("0.0.0.0:8002")
+    .help("Where peers connect; also answers /metrics and /healthz");
+
+static FRESH_FOR: Flag<Duration> =
+    Flag::text("fresh-for", "DURATION", Group::Origin, value::duration)
+        .default("10s")
+        .help("How long metadata stays fresh when the origin does not say");
+
+static LEASE_TIMEOUT: Flag<Duration> =
+    Flag::text("lease-timeout", "DURATION", Group::Peers, value::wait)
+        .default("1s")
+        .help("How long a silent peer keeps its lease to fetch from the origin");
+
+static STRIPES: Flag<u32> = Flag::text("stripes", "N", Group::Peers, value::stripes)
+    .default("0")
+    .default_words("0, automatic")
+    .help("Into how many trees a swarm spreads the first copies of pieces")
+    .advanced();
+
+static THE_CONFIG: Flag<PathBuf> = CONFIG;
+static THE_LOG: Flag<String> = LOG;
+
+static FLAGS: [&dyn AnyFlag; 6] = [
+    &LISTEN,
+    &LEASE_TIMEOUT,
+    &STRIPES,
+    &FRESH_FOR,
+    &THE_CONFIG,
+    &THE_LOG,
+];
+
+pub(crate) static PROGRAM: Program = Program {
+    name: "supernode",
+    about: "Decides which peer pulls which piece from whom. Holds no content.",
+    usage: "supernode [FLAGS]",
+    after: "\
+Every flag is also a variable (--listen: PANTALA_LISTEN) and a key of the --config file (listen).
+
+Examples:
+  supernode
+  supernode --listen 10.0.0.5:8002 --log debug",
+    flags: &FLAGS,
+};
+
+/// What `supernode` was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupernodeConfig {
+    /// Where peers connect, and where `/metrics` and `/healthz` answer.
+    pub listen: SocketAddr,
+    /// How long metadata without explicit freshness stays fresh; may be zero.
+    pub fresh_for: Duration,
+    /// How many stripes a swarm has; 0 lets the supernode choose.
+    pub stripes: u32,
+    /// How long a lease holder may be silent before its lease moves on.
+    pub lease_timeout: Duration,
+    /// The filter for `tracing`; it parses.
+    pub log: String,
+    /// The file that was read.
+    pub config: Option<PathBuf>,
+}
+
+impl SupernodeConfig {
+    /// From this process's command line, environment and the file they name.
+    ///
+    /// # Errors
+    /// [`Exit::Text`] when help or the version was asked for, else what cannot be used.
+    pub fn from_env_args() -> Result<Self, Exit> {
+        Self::parse_from(std::env::args_os(), std::env::vars_os(), read_config)
+    }
+
+    /// From these; `args` begins with the program's name.
+    ///
+    /// # Errors
+    /// As [`SupernodeConfig::from_env_args`].
+    pub fn parse_from(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        read_file: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, Exit> {
+        let values = Values::gather(&PROGRAM, PROGRAM.parse(args)?, env, read_file)?;
+        Ok(Self {
+            listen: values.one(&LISTEN)?,
+            fresh_for: values.one(&FRESH_FOR)?,
+            stripes: values.one(&STRIPES)?,
+            lease_timeout: values.one(&LEASE_TIMEOUT)?,
+            log: values.one(&THE_LOG)?,
+            config: values.maybe(&THE_CONFIG)?,
+        })
+    }
+}

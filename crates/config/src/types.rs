@@ -1,0 +1,93 @@
+//! The types of configuration values that no other crate has.
+
+use std::{fmt, num::NonZeroU32, path::PathBuf};
+
+use pantala_core::ByteRange;
+
+/// A host and a port that nobody has resolved yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A host name or an IP address; an IPv6 address without its brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How many pieces from the reader's position on may be scheduled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Window {
+    /// As many as help, within the memory budget.
+    #[default]
+    Auto,
+    /// Always this many.
+    Pieces(NonZeroU32),
+}
+
+/// Whether `dfget` downloads through the dfdaemon of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DaemonUse {
+    /// When one answers.
+    #[default]
+    Auto,
+    /// Through it or not at all.
+    Only,
+    /// Always in dfget's own process.
+    Never,
+}
+
+/// Where the bytes go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// Standard output, in order, as they arrive.
+    Stdout,
+    /// A file, under its name once complete and checked.
+    File(PathBuf),
+}
+
+/// Which bytes are asked for. Unlike [`ByteRange`] it can count from the end.
+///
+/// Its text is the value of the HTTP header: `bytes=0-1023`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// These.
+    Bytes(ByteRange),
+    /// The last so many, all when there are fewer. Never 0.
+    Suffix(u64),
+}
+
+impl Range {
+    /// The bytes it means of a content of `length` bytes; `None` when there are none (416).
+    pub fn resolve(self, length: u64) -> Option<ByteRange> {
+        let (start, end) = match self {
+            Range::Bytes(range) => (range.start(), range.end().unwrap_or(length).min(length)),
+            Range::Suffix(last) => (length.saturating_sub(last), length),
+        };
+        if start < end {
+            ByteRange::new(start, Some(end))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Range::Bytes(range) => match range.end() {
+                Some(end) => write!(f, "bytes={}-{}", range.start(), end.saturating_sub(1)),
+                None => write!(f, "bytes={}-", range.start()),
+            },
+            Range::Suffix(last) => write!(f, "bytes=-{last}"),
+        }
+    }
+}
