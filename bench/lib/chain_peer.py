@@ -1,16 +1,18 @@
 """A naive relay: takes the content from the one before it and hands each block on as it arrives.
 
 No pieces, no checks, no way round a dead neighbour: the bound that a swarm with all of these is measured against.
+Few imports, because the interpreter's start counts.
+
+chain_peer.py UPSTREAM-HOST:PORT SIZE LISTEN-HOST:PORT [PATH at the origin] -- an empty LISTEN is the chain's end.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
+import sys
 import threading
 import time
-from urllib.parse import urlsplit
 
 BLOCK = 256 * 1024
 CONNECT_SECONDS = 10.0
@@ -52,6 +54,11 @@ def _write_all(block: memoryview) -> None:
         block = block[os.write(1, block) :]
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.partition(":")
+    return host, int(port)
+
+
 def _connect(address: tuple[str, int]) -> socket.socket:
     """Connects to the one before, which may not listen yet."""
     deadline = time.monotonic() + CONNECT_SECONDS
@@ -64,43 +71,30 @@ def _connect(address: tuple[str, int]) -> socket.socket:
             time.sleep(0.005)
 
 
-def _ask_origin(url: str) -> socket.socket:
-    """A connection to the origin with the response's head taken off."""
-    parts = urlsplit(url)
-    connection = _connect((parts.hostname or "", parts.port or 80))
-    connection.sendall(f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+def _ask_origin(connection: socket.socket, host: str, path: str) -> None:
+    """Sends the request and takes the response's head off the connection."""
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
-    return connection
 
 
-def main() -> None:
+def main(upstream: str, size: str, listen: str, path: str = "") -> None:
     """Runs one link of the chain."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("upstream", help="URL of the origin, or HOST:PORT of the one before")
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--listen", required=True, help="HOST:PORT for the next one")
-    parser.add_argument("--last", action="store_true", help="there is no next one")
-    args = parser.parse_args()
-    relay = Relay(args.size)
-    host, _, port = args.listen.partition(":")
+    relay = Relay(int(size))
     feeder = None
-    if not args.last:
-        server = socket.create_server((host, int(port)))
+    if listen:
+        server = socket.create_server(_address(listen))
         feeder = threading.Thread(target=lambda: relay.feed(server.accept()[0]), daemon=True)
         feeder.start()
-    if args.upstream.startswith("http://"):
-        upstream = _ask_origin(args.upstream)
-    else:
-        before, _, its_port = args.upstream.partition(":")
-        upstream = _connect((before, int(its_port)))
-    with upstream:
-        relay.fill(upstream)
+    with _connect(_address(upstream)) as connection:
+        if path:
+            _ask_origin(connection, upstream, path)
+        relay.fill(connection)
     os.close(1)
     if feeder:
         feeder.join()
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -16,6 +16,7 @@ from lib.system import need_binary, need_libtorrent, need_programs
 
 _LIB = Path(__file__).resolve().parent
 _TORRENT_PORT = 6881
+_RELAY_PORT = 7000
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,13 @@ class Chain:
         return []
 
     def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        upstream = lab.url if index == 0 else f"{lab.peers[index - 1].address}:{_TORRENT_PORT}"
-        argv = [sys.executable, str(_LIB / "chain_peer.py"), upstream, "--listen", f"{peer.address}:{_TORRENT_PORT}"]
-        argv += ["--size", str(lab.content.stat().st_size)]
-        return _spec(lab, peer, argv=argv + (["--last"] if peer is lab.peers[-1] else []))
+        size = str(lab.content.stat().st_size)
+        listen = f"{peer.address}:{_RELAY_PORT}" if peer is not lab.peers[-1] else ""
+        if index == 0:
+            source = [f"{lab.origin.address}:80", size, listen, f"/{lab.content.name}"]
+        else:
+            source = [f"{lab.peers[index - 1].address}:{_RELAY_PORT}", size, listen]
+        return _spec(lab, peer, argv=[sys.executable, "-I", "-S", str(_LIB / "chain_peer.py"), *source])
 
 
 class Dfget:
@@ -172,7 +176,7 @@ class Aria2(_Torrent):
         return [
             "aria2c", torrent_file, f"--dir={directory}", f"--listen-port={_TORRENT_PORT}", "--no-conf", "--quiet",
             "--seed-ratio=0.0", "--file-allocation=none", "--enable-dht=false", "--enable-dht6=false",
-            "--bt-enable-lpd=false", "--bt-max-peers=0", "--bt-request-peer-speed-limit=10G",
+            "--bt-enable-lpd=false", "--bt-max-peers=0", "--bt-request-peer-speed-limit=1000M",
             f"--bt-external-ip={host.address}",
             # The reader follows the file, so nothing may linger in aria2's own write cache.
             "--disk-cache=0", "--bt-seed-unverified=true" if complete else "--bt-seed-unverified=false",

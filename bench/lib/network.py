@@ -6,12 +6,16 @@ nothing that a measured program sends can leave the lab.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 from lib.processes import run
 from lib.system import inside
+from lib.units import payload_of_frames
 
 _counter = 0
 
@@ -82,9 +86,9 @@ class Network:
             run([*switch, "set", f"cross{side}", "master", self._bridges[side], "up"])
             limit(self._switch, f"cross{side}", rate)
 
-    def crossed(self) -> tuple[int, int]:
-        """Frame bytes that crossed the link between the zones: into the second zone, and back."""
-        return sent_frame_bytes(self._switch, "cross0"), sent_frame_bytes(self._switch, "cross1")
+    def crossed(self) -> tuple[float, float]:
+        """Payload bytes that crossed the link between the zones: into the second zone, and back."""
+        return sent_payload(self._switch, "cross0"), sent_payload(self._switch, "cross1")
 
     def _add_namespace(self, name: str) -> None:
         self._namespaces.append(name)
@@ -104,13 +108,30 @@ def limit(namespace: str, device: str, rate: float) -> None:
     run(["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf", *shape])
 
 
-def sent_frame_bytes(namespace: str, device: str) -> int:
-    """Bytes a device sent. A large segment offloaded to the device counts its headers once, so this is close to
-    payload and a little above it."""
+def sent_payload(namespace: str, device: str) -> float:
+    """TCP payload that a device sent, as near as its counters tell.
+
+    tbf counts every frame with its headers. Without tbf the device's own counter has to do; it counts the headers of
+    a large segment once, so it is payload and a little.
+    """
+    [shaper] = json.loads(run(["tc", "-s", "-j", "-n", namespace, "qdisc", "show", "dev", device]))[:1] or [{}]
+    if shaper.get("kind") == "tbf":
+        return payload_of_frames(shaper["bytes"])
     with inside(namespace):
         lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
-    for line in lines:
-        name, _, counters = line.partition(":")
-        if name.strip() == device:
-            return int(counters.split()[8])
-    raise KeyError(f"{namespace} has no device {device}")
+    counters = next(line for line in lines if line.strip().startswith(f"{device}:"))
+    return float(counters.partition(":")[2].split()[8])
+
+
+@contextlib.contextmanager
+def loopback() -> Iterator[str]:
+    """A namespace with nothing but a loopback: every port is free, nothing can leave."""
+    global _counter
+    _counter += 1
+    name = f"pantala-{os.getpid()}-{_counter}-lo"
+    run(["ip", "netns", "add", name])
+    try:
+        run(["ip", "-n", name, "link", "set", "lo", "up"])
+        yield name
+    finally:
+        run(["ip", "netns", "del", name])

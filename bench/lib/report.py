@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib.swarm import Result
-from lib.units import MIB, mebibytes, number, payload_of_frames
+from lib.units import MIB, mebibytes, number
 
 
 def aligned(rows: list[list[str]]) -> str:
@@ -63,14 +63,14 @@ def summary(result: Result) -> str:
         f"max first MiB         {number(result.first_mib(), 3, ' s')}",
         f"longest stall         {number(result.longest_stall(), 3, ' s')}",
         f"origin bytes ÷ S      {result.origin_logged / size:.3f} by its log ({result.origin_requests} requests), "
-        f"{result.origin_sent / size:.3f} by its link's counter",
+        f"{result.origin_ratio():.3f} by its link's counter",
         f"CPU of all peers      {number(result.total('cpu'), 2, ' s')}",
         f"disk of all peers     read {mebibytes(result.total('disk_read'))} MiB, "
         f"written {mebibytes(result.total('disk_written'))} MiB",
         f"largest peer          {mebibytes(result.peak_rss())} MiB{_cap(result)}",
     ]
     if result.crossed:
-        into, back = (payload_of_frames(count) / size for count in result.crossed)
+        into, back = (count / size for count in result.crossed)
         lines.append(f"across zones ÷ S      {into:.3f} into the second zone, {back:.3f} back")
     if result.before_join is not None:
         extra = result.origin_sent - result.before_join

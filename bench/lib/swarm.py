@@ -7,14 +7,14 @@ import os
 import signal
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Iterator
 
 from lib import modes, nginx, pantala, processes
 from lib.content import write_random
-from lib.network import Host, Network, sent_frame_bytes
+from lib.network import Host, Network, sent_payload
 from lib.readers import Outcome, Reader
 from lib.scenario import Scenario
 from lib.system import BenchError
@@ -65,9 +65,9 @@ class Result:
     peers: list[PeerResult] = field(default_factory=list)
     origin_requests: int = 0
     origin_logged: int = 0
-    origin_sent: int = 0
-    before_join: int | None = None
-    crossed: tuple[int, int] | None = None
+    origin_sent: float = 0.0
+    before_join: float | None = None
+    crossed: tuple[float, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -93,6 +93,14 @@ class Result:
     def longest_stall(self) -> float | None:
         """The longest wait of any reader between two reads."""
         return largest(peer.outcome.longest_stall for peer in self.others)
+
+    def origin_ratio(self) -> float:
+        """Bytes that left the origin ÷ S, by the counter of its link, which any kind of origin has."""
+        return self.origin_sent / self.setup.size
+
+    def wrong_bytes(self) -> bool:
+        """Whether a reader got anything but the original."""
+        return any(peer.outcome.wrong_at is not None for peer in self.peers)
 
     def total(self, cost: str) -> float | None:
         """A cost summed over the peers that could be asked for it."""
@@ -198,17 +206,19 @@ class _Run:
     ) -> None:
         self._setup, self._lab, self._network, self._origin = setup, lab, network, origin
         self._daemons = mode.services(lab, stack)
-        self._readers = [Reader(mode.reader(lab, peer, index)) for index, peer in enumerate(lab.peers)]
+        paces = [setup.scenario.pace_of(number, setup.peers) for number in range(1, setup.peers + 1)]
+        specs = [mode.reader(lab, peer, index) for index, peer in enumerate(lab.peers)]
+        self._readers = [Reader(replace(spec, pace=pace)) for spec, pace in zip(specs, paces)]
         for reader in self._readers:
             stack.callback(reader.close)
-        self._before_join: int | None = None
+        self._sent_before = self._origin_sent()
+        self._before_join: float | None = None
 
     def into(self, result: Result) -> None:
         """Runs it and fills in what can be known before the origin has ended."""
         usage_before = [processes.usage(daemon.pid) for daemon in self._daemons]
-        sent_before = self._origin_sent()
         self._go()
-        result.origin_sent = self._origin_sent() - sent_before
+        result.origin_sent = self._origin_sent() - self._sent_before
         result.before_join = self._before_join
         result.crossed = self._network.crossed() if self._setup.scenario.zones is not None else None
         result.metrics = self._metrics()
@@ -227,8 +237,9 @@ class _Run:
         scenario, start = self._setup.scenario, time.monotonic() + _LEAD
         deadline = start + self._setup.timeout
         joiner = self._readers[-1] if scenario.late_joiner else None
-        join_at = start + scenario.join_at * self._floor() if scenario.join_at is not None else None
-        kill_at = start + scenario.kill_at * self._floor() if scenario.kill is not None else None
+        floor = self._setup.floor or 0.0
+        join_at = start + scenario.join_at * floor if scenario.join_at is not None else None
+        kill_at = start + scenario.kill_at * floor if scenario.kill is not None else None
         for index, reader in enumerate(self._readers):
             if reader is not joiner:
                 reader.start(start + index * scenario.stagger)
@@ -241,7 +252,7 @@ class _Run:
                 self._kill(scenario.kill or 0)
                 kill_at = None
             if joiner and (now >= join_at if join_at is not None else set(waiting) == {joiner.pipe}):
-                self._before_join = self._origin_sent()
+                self._before_join = self._origin_sent() - self._sent_before
                 joiner.start(now)
                 joiner = None
             events = [at for at in (kill_at, join_at if joiner else None, deadline) if at is not None]
@@ -262,14 +273,8 @@ class _Run:
             raise BenchError(f"peer {peer} was not running at the instant it should be killed")
         os.kill(reader.program, signal.SIGKILL)
 
-    def _floor(self) -> float:
-        floor = self._setup.floor
-        if floor is None:
-            raise BenchError("a share of S/B needs limited links: give --rate")
-        return floor
-
-    def _origin_sent(self) -> int:
-        return sent_frame_bytes(self._lab.origin.namespace, "eth0")
+    def _origin_sent(self) -> float:
+        return sent_payload(self._lab.origin.namespace, "eth0")
 
     def _daemon_usage(self, index: int, before: processes.Usage) -> processes.Usage | None:
         try:
