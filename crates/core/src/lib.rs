@@ -6,6 +6,7 @@
 //!
 //! Non-goals: any IO, any clock of its own, any policy.
 
+pub mod control;
 mod digest;
 mod error;
 mod geometry;

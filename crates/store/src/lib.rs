@@ -1,1 +1,28 @@
-//! (under construction)
+//! Where bytes live between the socket they came from and the sockets they leave by.
+//!
+//! - [`Budget`]: one hard cap over everything below, with a fair queue for who has to wait.
+//! - [`PieceBuffer`]: one piece's bytes, appended to by one writer while any number of readers
+//!   take what is there already. A piece in flight is such a buffer that is not full.
+//! - [`Lru`]: which piece leaves first; a plain state machine.
+//! - [`Store`] and [`TaskPieces`]: what this peer holds and receives, by task, and the news of it.
+//!
+//! Invariants, checked by tests:
+//! 1. The bytes of all live buffers never exceed the budget: a buffer is charged before it is
+//!    allocated, and the charge ends when the last holder (a slow socket too) lets go.
+//! 2. Bytes once published by a buffer's writer never change.
+//! 3. A pinned piece is never evicted.
+//! 4. Whoever watches a task learns of each piece that comes or goes, or that it has missed some.
+//!
+//! Non-goals: fetching, verifying, deciding what to fetch. Nothing here touches a disk.
+
+mod budget;
+mod buffer;
+mod lru;
+mod store;
+mod task;
+
+pub use budget::{Budget, Charge};
+pub use buffer::{PieceBuffer, PieceWriter};
+pub use lru::Lru;
+pub use store::{Store, StoreStats};
+pub use task::{Change, Slot, TaskPieces};

@@ -1,0 +1,289 @@
+//! What peers and supernodes say to each other, as values. How it travels is the `wire` crate's
+//! affair; the brains and the simulator speak it directly.
+
+use std::net::SocketAddr;
+
+use crate::{ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId};
+
+/// Consecutive pieces: the first, and how many.
+pub type PieceRun = (PieceIndex, u32);
+
+/// A peer and where its peer server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerAddr {
+    /// Which peer.
+    pub id: PeerId,
+    /// Where children connect to.
+    pub addr: SocketAddr,
+}
+
+/// What a peer says when it connects, before anything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Who it is and where it serves.
+    pub peer: PeerAddr,
+    /// The operator's labels (`rack`, `zone`, `region`), sorted.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A reader on this peer wants content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// What it asks for.
+    pub key: ResourceKey,
+    /// The URL without credentials, for the operator's eyes only.
+    pub shown: String,
+    /// The first byte it wants.
+    pub start: u64,
+    /// Whether the reader brought credentials.
+    pub private: bool,
+}
+
+/// A peer that was connected before tells a supernode what it has (the supernode restarted, or
+/// the connection broke).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// What its readers asked for.
+    pub key: ResourceKey,
+    /// The content that stood behind it.
+    pub task: TaskId,
+    /// What the first GET told of it.
+    pub meta: ContentMeta,
+    /// Pieces it holds.
+    pub held: Vec<PieceRun>,
+    /// Digests it was told by a supernode or vouched for itself.
+    pub digests: Vec<(PieceIndex, PieceDigest)>,
+    /// The piece its reader needs next.
+    pub position: PieceIndex,
+    /// The URL without credentials, for the operator's eyes only.
+    pub shown: String,
+}
+
+/// What the holder of a resource's first lease learned from the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Learned {
+    /// The content's metadata and the task it makes.
+    Content {
+        /// The task.
+        task: TaskId,
+        /// The metadata.
+        meta: ContentMeta,
+    },
+    /// The origin says it is the same as before, and how it may be taken for fresh from now on.
+    Unchanged {
+        /// The metadata with its new freshness.
+        meta: ContentMeta,
+    },
+    /// The response is for this one reader: each asks the origin itself.
+    Unshareable,
+    /// The origin refused or failed.
+    Failed {
+        /// With what.
+        error: Error,
+    },
+}
+
+/// What is wrong with a parent, as its child sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not deliver in time.
+    Slow,
+    /// It cannot be reached.
+    Gone,
+    /// It sent wrong bytes.
+    Corrupt,
+}
+
+/// A peer to its supernode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromPeer {
+    /// A reader wants content.
+    Register(Register),
+    /// Tells a supernode that does not know this peer's task any more.
+    Resume(Resume),
+    /// The answer to [`ToPeer::Learn`].
+    Learned {
+        /// What was asked for.
+        key: ResourceKey,
+        /// What came of it.
+        learned: Learned,
+    },
+    /// What changed in the peer's memory, and how far its reader is.
+    Have {
+        /// Of which task.
+        task: TaskId,
+        /// Pieces that are complete now.
+        gained: Vec<PieceRun>,
+        /// Pieces that left memory.
+        lost: Vec<PieceRun>,
+        /// The piece its reader needs next.
+        position: PieceIndex,
+        /// Its reader takes more slowly than the network brings.
+        reader_bound: bool,
+    },
+    /// A leased piece came from the origin; this is its digest.
+    Sealed {
+        /// Of which task.
+        task: TaskId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Its digest.
+        digest: PieceDigest,
+    },
+    /// The content ended: its length is known now.
+    Ended {
+        /// Of which task.
+        task: TaskId,
+        /// Bytes.
+        length: u64,
+    },
+    /// A piece has no source, or who was asked does not deliver.
+    AskLease {
+        /// Of which task.
+        task: TaskId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Somebody was asked for it already.
+        late: bool,
+    },
+    /// The peer can't or won't use its lease from this piece on.
+    ReturnLease {
+        /// Of which task.
+        task: TaskId,
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
+    /// A lease holder lives; this many bytes came from the origin since it last said so.
+    Pulse {
+        /// Of which task.
+        task: TaskId,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A parent makes trouble.
+    Trouble {
+        /// In which task.
+        task: TaskId,
+        /// Which parent.
+        peer: PeerId,
+        /// What trouble.
+        trouble: Trouble,
+    },
+    /// The whole content has not the digest it is named by.
+    Poison {
+        /// Which task.
+        task: TaskId,
+    },
+    /// The peer has nothing more of this task and wants nothing.
+    Leave {
+        /// Which task.
+        task: TaskId,
+    },
+}
+
+/// Where a peer gets a task's pieces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parents {
+    /// Whom to ask first, one a stripe: piece `i` is of stripe `i mod len`. `None` where the peer
+    /// is a root (it holds the source lease) or nobody has room.
+    pub preferred: Vec<Option<PeerAddr>>,
+    /// Others who have or will have pieces of it.
+    pub others: Vec<PeerAddr>,
+}
+
+/// A task as a newcomer must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Which task.
+    pub task: TaskId,
+    /// Its metadata.
+    pub meta: ContentMeta,
+    /// Digests vouched for so far.
+    pub digests: Vec<(PieceIndex, PieceDigest)>,
+    /// Where to get pieces.
+    pub parents: Parents,
+}
+
+/// The supernode to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToPeer {
+    /// The answer to [`FromPeer::Register`] where the content is known: at once, or as soon as
+    /// who learns it has done so.
+    Known {
+        /// What was asked for.
+        key: ResourceKey,
+        /// What stands behind it.
+        known: Known,
+    },
+    /// The answer where nobody knows the content: this peer asks the origin for it, from the
+    /// reader's first byte on, and says what it learned. It holds the source lease until then.
+    Learn {
+        /// What was asked for.
+        key: ResourceKey,
+        /// The content known before, to ask whether it is unchanged.
+        stale: Option<(TaskId, ContentMeta)>,
+    },
+    /// The answer where content is not shared: the reader's own request goes to the origin.
+    Direct {
+        /// What was asked for.
+        key: ResourceKey,
+    },
+    /// The answer where the origin refused the peer that asked for all.
+    Refused {
+        /// What was asked for.
+        key: ResourceKey,
+        /// What the origin said.
+        error: Error,
+    },
+    /// New parents; replaces what was said before.
+    Parents {
+        /// Of which task.
+        task: TaskId,
+        /// Who.
+        parents: Parents,
+    },
+    /// The supernode vouches for these digests.
+    Digests {
+        /// Of which task.
+        task: TaskId,
+        /// Which.
+        digests: Vec<(PieceIndex, PieceDigest)>,
+    },
+    /// The source lease for these pieces.
+    Lease {
+        /// Of which task.
+        task: TaskId,
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
+    /// The source lease for these pieces is over.
+    LeaseEnded {
+        /// Of which task.
+        task: TaskId,
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
+    /// The content's length is known now.
+    Ended {
+        /// Of which task.
+        task: TaskId,
+        /// Bytes.
+        length: u64,
+    },
+    /// The content is wrong: nobody may have it.
+    Poisoned {
+        /// Which task.
+        task: TaskId,
+    },
+    /// The supernode does not know this peer's task: send [`FromPeer::Resume`].
+    Unknown {
+        /// Which task.
+        task: TaskId,
+    },
+}

@@ -1,0 +1,238 @@
+use std::{mem::MaybeUninit, ops::Range, ptr, sync::Arc};
+
+use bytes::{Bytes, buf::UninitSlice};
+
+use crate::Charge;
+
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(not(feature = "loom"))]
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One piece's bytes, readable while it grows.
+///
+/// There is one [`PieceWriter`], which appends; everybody else sees the part that was published
+/// and can take slices of it without a copy. The memory is charged to the budget for as long as
+/// anybody holds the buffer or a slice of it.
+pub struct PieceBuffer {
+    memory: ptr::NonNull<MaybeUninit<u8>>,
+    capacity: usize,
+    /// Bytes published. Only the writer stores to it, with `Release`; who loads it with `Acquire`
+    /// sees the bytes before it.
+    filled: AtomicUsize,
+    _charge: Option<Charge>,
+}
+
+// SAFETY: the memory is owned by the buffer; bytes below `filled` are never written again, and
+// bytes above it are only touched through the one `PieceWriter`.
+unsafe impl Send for PieceBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for PieceBuffer {}
+
+/// The right to append to a [`PieceBuffer`]. There is never a second one.
+#[derive(Debug)]
+pub struct PieceWriter {
+    buffer: Arc<PieceBuffer>,
+}
+
+impl PieceBuffer {
+    /// An empty buffer of the charge's size, and the right to fill it.
+    pub fn charged(charge: Charge) -> (Arc<Self>, PieceWriter) {
+        let capacity = charge.bytes() as usize;
+        Self::create(capacity, Some(charge))
+    }
+
+    fn create(capacity: usize, charge: Option<Charge>) -> (Arc<Self>, PieceWriter) {
+        let memory = Box::<[u8]>::new_uninit_slice(capacity);
+        // SAFETY: a box's pointer is never null.
+        let memory = unsafe { ptr::NonNull::new_unchecked(Box::into_raw(memory).cast()) };
+        let buffer = Arc::new(Self {
+            memory,
+            capacity,
+            filled: AtomicUsize::new(0),
+            _charge: charge,
+        });
+        (buffer.clone(), PieceWriter { buffer })
+    }
+
+    /// How many bytes it can take.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many bytes are there.
+    pub fn len(&self) -> usize {
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that are there.
+    pub fn filled(&self) -> &[u8] {
+        let len = self.len();
+        // SAFETY: `len` bytes were written before they were published with `Release`, and are
+        // never written again.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), len) }
+    }
+
+    /// A slice of what is there, without a copy; it keeps the whole buffer alive and charged.
+    ///
+    /// # Panics
+    /// When the range is not yet there: a defect of the caller.
+    pub fn slice(self: &Arc<Self>, range: Range<usize>) -> Bytes {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "slice of missing bytes"
+        );
+        Bytes::from_owner(Slice {
+            buffer: self.clone(),
+            range,
+        })
+    }
+}
+
+impl Drop for PieceBuffer {
+    fn drop(&mut self) {
+        let slice = ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.capacity);
+        // SAFETY: the pointer and length are the ones the box was made with, and nobody else has
+        // them any more.
+        drop(unsafe { Box::from_raw(slice) });
+    }
+}
+
+impl std::fmt::Debug for PieceBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PieceBuffer({}/{})", self.len(), self.capacity)
+    }
+}
+
+struct Slice {
+    buffer: Arc<PieceBuffer>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer.filled()[self.range.clone()]
+    }
+}
+
+impl PieceWriter {
+    /// The buffer it fills.
+    pub fn buffer(&self) -> &Arc<PieceBuffer> {
+        &self.buffer
+    }
+
+    /// How many bytes still fit.
+    pub fn remaining(&self) -> usize {
+        self.buffer.capacity - self.position()
+    }
+
+    /// How many bytes were appended.
+    pub fn position(&self) -> usize {
+        // Only this writer stores to it.
+        self.buffer.filled.load(Ordering::Relaxed)
+    }
+
+    /// Appends a copy of `bytes` and publishes it.
+    ///
+    /// # Panics
+    /// When they don't fit: a defect of the caller.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let at = self.position();
+        assert!(
+            bytes.len() <= self.buffer.capacity - at,
+            "piece buffer overrun"
+        );
+        // SAFETY: `at + bytes.len()` is within the allocation, and the bytes from `at` on are
+        // unpublished, so that only this writer may touch them.
+        unsafe {
+            let to = self.buffer.memory.as_ptr().add(at).cast::<u8>();
+            ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.publish(at + bytes.len());
+    }
+
+    /// At most `limit` bytes of room to read into; [`PieceWriter::advance`] publishes what was.
+    pub fn room(&mut self, limit: usize) -> &mut UninitSlice {
+        let at = self.position();
+        let len = limit.min(self.buffer.capacity - at);
+        // SAFETY: in bounds, unpublished, and borrowed from the one writer.
+        unsafe { UninitSlice::from_raw_parts_mut(self.buffer.memory.as_ptr().add(at).cast(), len) }
+    }
+
+    /// Publishes `len` bytes that were written to [`PieceWriter::room`].
+    ///
+    /// # Safety
+    /// The first `len` bytes of the room must have been initialised.
+    pub unsafe fn advance(&mut self, len: usize) {
+        let at = self.position();
+        assert!(len <= self.buffer.capacity - at, "piece buffer overrun");
+        self.publish(at + len);
+    }
+
+    fn publish(&mut self, filled: usize) {
+        self.buffer.filled.store(filled, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use crate::Budget;
+
+    #[test]
+    fn readers_see_what_was_published_and_no_more() {
+        let (buffer, mut writer) = PieceBuffer::create(8, None);
+        writer.append(b"abc");
+        let early = buffer.slice(0..3);
+        writer.append(b"defgh");
+        assert_eq!(
+            (&early[..], buffer.filled()),
+            (&b"abc"[..], &b"abcdefgh"[..])
+        );
+        assert_eq!(writer.remaining(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "missing bytes")]
+    fn a_slice_of_missing_bytes_is_a_defect() {
+        let (buffer, _writer) = PieceBuffer::create(8, None);
+        buffer.slice(0..1);
+    }
+
+    #[test]
+    fn a_slice_keeps_the_charge() {
+        let budget = Budget::new(8);
+        let (buffer, mut writer) = PieceBuffer::charged(budget.try_charge(8).unwrap());
+        writer.append(b"abcd");
+        let slice = buffer.slice(1..2);
+        drop((buffer, writer));
+        assert_eq!(budget.used(), 8, "a slow socket still holds it");
+        drop(slice);
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use super::*;
+
+    #[test]
+    fn published_bytes_are_seen_whole() {
+        loom::model(|| {
+            let (buffer, mut writer) = PieceBuffer::create(4, None);
+            let thread = loom::thread::spawn(move || {
+                writer.append(b"ab");
+                writer.append(b"cd");
+            });
+            let seen = buffer.filled().to_vec();
+            assert!(b"abcd".starts_with(&seen) && seen.len() % 2 == 0);
+            thread.join().unwrap();
+            assert_eq!(buffer.filled(), b"abcd");
+        });
+    }
+}

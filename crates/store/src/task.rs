@@ -1,0 +1,318 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+use pantala_core::{Geometry, PieceIndex, PieceSet, TaskId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast};
+
+use crate::{PieceBuffer, store::Shelf};
+
+/// What this peer has of a piece.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// Nothing.
+    Missing,
+    /// It is arriving. `trusted` bytes come straight from the origin and are as good as it; others
+    /// are unverified: children may have them, readers may not.
+    Filling {
+        /// The buffer that is furthest.
+        buffer: Arc<PieceBuffer>,
+        /// Whether a reader may have the bytes before the piece is complete.
+        trusted: bool,
+    },
+    /// It is complete and verified.
+    Held(Arc<PieceBuffer>),
+}
+
+/// News about a task's pieces, in the order in which it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The first bytes of a piece are there.
+    Receiving(PieceIndex),
+    /// A piece is complete and verified.
+    Held(PieceIndex),
+    /// A piece that was held or arriving is no more.
+    Lost(PieceIndex),
+    /// The content's length is known now, in bytes.
+    Ended(u64),
+    /// The task was poisoned or abandoned: there will be nothing more.
+    Closed,
+}
+
+/// News that may wait for a slow listener before it has to ask for the whole state anew.
+const NEWS_BACKLOG: usize = 1024;
+
+/// One task's pieces on this peer: what is held, what is arriving, and who wants to hear of it.
+#[derive(Debug)]
+pub struct TaskPieces {
+    id: TaskId,
+    shelf: Weak<Shelf>,
+    state: Mutex<State>,
+    news: broadcast::Sender<Change>,
+    wakers: Mutex<Vec<Weak<Notify>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    geometry: Geometry,
+    slots: BTreeMap<PieceIndex, Entry>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    slot: Option<Present>,
+    pins: u32,
+}
+
+#[derive(Debug)]
+enum Present {
+    Filling {
+        buffer: Arc<PieceBuffer>,
+        trusted: bool,
+    },
+    Held(Arc<PieceBuffer>),
+}
+
+impl TaskPieces {
+    pub(crate) fn new(id: TaskId, geometry: Geometry, shelf: Weak<Shelf>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            shelf,
+            state: Mutex::new(State {
+                geometry,
+                slots: BTreeMap::new(),
+                closed: false,
+            }),
+            news: broadcast::Sender::new(NEWS_BACKLOG),
+            wakers: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Which task.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// How the content is cut, as far as known.
+    pub fn geometry(&self) -> Geometry {
+        self.state.lock().geometry
+    }
+
+    /// What there is of a piece.
+    pub fn slot(&self, piece: PieceIndex) -> Slot {
+        match self
+            .state
+            .lock()
+            .slots
+            .get(&piece)
+            .and_then(|entry| entry.slot.as_ref())
+        {
+            None => Slot::Missing,
+            Some(Present::Filling { buffer, trusted }) => Slot::Filling {
+                buffer: buffer.clone(),
+                trusted: *trusted,
+            },
+            Some(Present::Held(buffer)) => Slot::Held(buffer.clone()),
+        }
+    }
+
+    /// The pieces that are complete, and those whose first bytes are there; the news from now on
+    /// starts exactly after this state.
+    pub fn follow(&self) -> (PieceSet, PieceSet, broadcast::Receiver<Change>) {
+        let state = self.state.lock();
+        let (mut held, mut receiving) = (PieceSet::new(), PieceSet::new());
+        for (&piece, entry) in &state.slots {
+            match &entry.slot {
+                Some(Present::Held(_)) => held.insert(piece),
+                Some(Present::Filling { buffer, .. }) if !buffer.is_empty() => {
+                    receiving.insert(piece)
+                }
+                _ => false,
+            };
+        }
+        (held, receiving, self.news.subscribe())
+    }
+
+    /// Has `waker` notified whenever bytes arrive or anything changes, until it is dropped.
+    pub fn wake_on_progress(&self, waker: &Arc<Notify>) {
+        let mut wakers = self.wakers.lock();
+        wakers.retain(|waker| waker.strong_count() > 0);
+        wakers.push(Arc::downgrade(waker));
+    }
+
+    /// Tells everybody who waits that bytes arrived.
+    pub fn wake(&self) {
+        for waker in self.wakers.lock().iter().filter_map(Weak::upgrade) {
+            waker.notify_one();
+        }
+    }
+
+    /// `buffer` is what children (and readers, when it is `trusted`) see of the piece from now on.
+    /// An untrusted buffer never replaces one that is further.
+    pub fn filling(&self, piece: PieceIndex, buffer: &Arc<PieceBuffer>, trusted: bool) {
+        {
+            let mut state = self.state.lock();
+            if state.closed {
+                return;
+            }
+            let entry = state.slots.entry(piece).or_default();
+            match &entry.slot {
+                Some(Present::Held(_)) => return,
+                Some(Present::Filling {
+                    buffer: old,
+                    trusted: old_trusted,
+                }) if !Arc::ptr_eq(old, buffer)
+                    && (*old_trusted, old.len()) > (trusted, buffer.len()) =>
+                {
+                    return;
+                }
+                _ => {}
+            }
+            entry.slot = Some(Present::Filling {
+                buffer: buffer.clone(),
+                trusted,
+            });
+        }
+        self.wake();
+    }
+
+    /// The first bytes of a piece came in.
+    pub fn receiving(&self, piece: PieceIndex) {
+        let _ = self.news.send(Change::Receiving(piece));
+        self.wake();
+    }
+
+    /// The piece is complete and its bytes are right: it goes into the piece data cache.
+    pub fn seal(&self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
+        let pins = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return;
+            }
+            let entry = state.slots.entry(piece).or_default();
+            entry.slot = Some(Present::Held(buffer));
+            entry.pins
+        };
+        if let Some(shelf) = self.shelf.upgrade() {
+            shelf.sealed(self.id, piece, pins);
+        }
+        let _ = self.news.send(Change::Held(piece));
+        self.wake();
+    }
+
+    /// What was arriving of a piece is given up (its bytes were wrong, or nobody wants it).
+    pub fn abandon(&self, piece: PieceIndex) {
+        let lost = {
+            let mut state = self.state.lock();
+            let State { slots, .. } = &mut *state;
+            match slots.get_mut(&piece) {
+                Some(entry) if matches!(entry.slot, Some(Present::Filling { .. })) => {
+                    entry.slot = None;
+                    if entry.pins == 0 {
+                        slots.remove(&piece);
+                    }
+                    true
+                }
+                _ => false,
+            }
+        };
+        if lost {
+            let _ = self.news.send(Change::Lost(piece));
+            self.wake();
+        }
+    }
+
+    /// Says how many windows need a piece; a pinned one is not evicted.
+    pub fn set_pins(&self, piece: PieceIndex, pins: u32) {
+        let held = {
+            let mut state = self.state.lock();
+            if pins == 0
+                && state
+                    .slots
+                    .get(&piece)
+                    .is_none_or(|entry| entry.slot.is_none())
+            {
+                state.slots.remove(&piece);
+                false
+            } else {
+                let entry = state.slots.entry(piece).or_default();
+                entry.pins = pins;
+                matches!(entry.slot, Some(Present::Held(_)))
+            }
+        };
+        if held && let Some(shelf) = self.shelf.upgrade() {
+            shelf.pinned(self.id, piece, pins);
+        }
+    }
+
+    /// A reader or child used a held piece.
+    pub fn touch(&self, piece: PieceIndex) {
+        if let Some(shelf) = self.shelf.upgrade() {
+            shelf.touched(self.id, piece);
+        }
+    }
+
+    /// The content's length became known.
+    pub fn ended(&self, length: u64) {
+        {
+            let mut state = self.state.lock();
+            if state.geometry.length().is_some() {
+                return;
+            }
+            state.geometry = state.geometry.ended(length);
+        }
+        let _ = self.news.send(Change::Ended(length));
+        self.wake();
+    }
+
+    /// Lets go of everything, for good: the content is wrong, or the peer stops.
+    pub fn close(&self) {
+        let pieces: Vec<PieceIndex> = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.slots).into_keys().collect()
+        };
+        if let Some(shelf) = self.shelf.upgrade() {
+            pieces.iter().for_each(|&piece| shelf.gone(self.id, piece));
+        }
+        let _ = self.news.send(Change::Closed);
+        self.wake();
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    /// How many pieces are held.
+    pub fn held(&self) -> usize {
+        let state = self.state.lock();
+        state
+            .slots
+            .values()
+            .filter(|entry| matches!(entry.slot, Some(Present::Held(_))))
+            .count()
+    }
+
+    /// Evicts a held piece that no window needs and no upload holds; gives the bytes it took.
+    pub(crate) fn evict(&self, piece: PieceIndex) -> Option<Arc<PieceBuffer>> {
+        let buffer = {
+            let mut state = self.state.lock();
+            let entry = state.slots.get(&piece)?;
+            match &entry.slot {
+                Some(Present::Held(buffer))
+                    if entry.pins == 0 && Arc::strong_count(buffer) == 1 => {}
+                _ => return None,
+            }
+            match state.slots.remove(&piece)?.slot? {
+                Present::Held(buffer) => buffer,
+                Present::Filling { .. } => return None,
+            }
+        };
+        let _ = self.news.send(Change::Lost(piece));
+        Some(buffer)
+    }
+}

@@ -1,0 +1,210 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use pantala_core::{PieceIndex, PieceSet, Time};
+
+use crate::{AttemptId, ParentId, picker::URGENT};
+
+/// What is known of one parent.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    /// Complete pieces it holds.
+    pub holds: PieceSet,
+    /// Pieces it has the first bytes of.
+    pub receiving: PieceSet,
+    /// Pieces it had and dropped, or said it will not get: no use waiting there.
+    pub without: PieceSet,
+    /// Bytes each request to it still has to bring.
+    pub outstanding: BTreeMap<AttemptId, u64>,
+    /// Bytes a second while requests were under way; `None` until measured.
+    rate: Option<f64>,
+    /// When it last completed a piece for us, or became busy.
+    busy_since: Time,
+    strikes: u32,
+    demoted_until: Time,
+}
+
+/// The rate a parent is taken to have before it was measured: a link of 200 Mbit/s.
+const UNMEASURED: f64 = 25e6;
+/// How long a parent is avoided after it was late once; doubles with each further time.
+const FIRST_DEMOTION: Duration = Duration::from_millis(500);
+const STRIKES_MAX: u32 = 6;
+
+impl Parent {
+    pub fn new(now: Time) -> Self {
+        Self {
+            holds: PieceSet::new(),
+            receiving: PieceSet::new(),
+            without: PieceSet::new(),
+            outstanding: BTreeMap::new(),
+            rate: None,
+            busy_since: now,
+            strikes: 0,
+            demoted_until: Time::ZERO,
+        }
+    }
+
+    /// Whether it has the piece or the beginning of it.
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        self.holds.contains(piece) || self.receiving.contains(piece)
+    }
+
+    /// Whether it should be left alone for now.
+    pub fn demoted(&self, now: Time) -> bool {
+        now < self.demoted_until
+    }
+
+    /// When it gets another chance.
+    pub fn demoted_until(&self) -> Time {
+        self.demoted_until
+    }
+
+    /// Seconds until it would have delivered what waits there and `bytes` more.
+    pub fn queue(&self, bytes: u64) -> f64 {
+        let waiting: u64 = self.outstanding.values().sum();
+        (waiting + bytes) as f64 / self.rate.unwrap_or(UNMEASURED)
+    }
+
+    pub fn asked(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
+        if self.outstanding.is_empty() {
+            self.busy_since = now;
+        }
+        self.outstanding.insert(attempt, bytes);
+    }
+
+    /// A request brought all its bytes.
+    pub fn delivered(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
+        self.outstanding.remove(&attempt);
+        let took = now.since(self.busy_since).as_secs_f64().max(1e-4);
+        let rate = bytes as f64 / took;
+        self.rate = Some(self.rate.map_or(rate, |old| 0.7 * old + 0.3 * rate));
+        self.busy_since = now;
+        self.strikes = self.strikes.saturating_sub(1);
+    }
+
+    /// It was late or wrong: avoided for a while, longer each time, never for ever.
+    pub fn strike(&mut self, now: Time) {
+        self.strikes = (self.strikes + 1).min(STRIKES_MAX);
+        self.avoid(now, FIRST_DEMOTION * (1 << (self.strikes - 1)));
+    }
+
+    /// Avoided for so long, without blame.
+    pub fn avoid(&mut self, now: Time, time: Duration) {
+        self.demoted_until = self.demoted_until.max(now + time);
+    }
+}
+
+/// All parents there is a link to.
+#[derive(Debug, Default)]
+pub(crate) struct Parents {
+    pub known: BTreeMap<ParentId, Parent>,
+    pub preferred: Vec<Option<ParentId>>,
+}
+
+impl Parents {
+    /// The preferred parent of the stripe that the piece is of.
+    pub fn preferred(&self, piece: PieceIndex) -> Option<ParentId> {
+        if self.preferred.is_empty() {
+            return None;
+        }
+        self.preferred[piece.get() as usize % self.preferred.len()]
+    }
+
+    /// How many parents have the piece or its beginning.
+    pub fn copies(&self, piece: PieceIndex) -> usize {
+        self.known
+            .values()
+            .filter(|parent| parent.has(piece))
+            .count()
+    }
+
+    /// Whom to ask for a piece that nobody is asked for yet. The preferred parent of its stripe
+    /// comes first, unless it was late, will never have the piece, or has more waiting than a
+    /// parent that holds it already; then the holder with the shortest queue. `None` when nobody
+    /// is known to have it.
+    pub fn choose(
+        &self,
+        piece: PieceIndex,
+        bytes: u64,
+        urgency: u32,
+        limit: usize,
+        now: Time,
+    ) -> Option<ParentId> {
+        let usable = |parent: &Parent| !parent.demoted(now) && parent.outstanding.len() < limit;
+        let preferred = self
+            .preferred(piece)
+            .and_then(|id| Some((id, self.known.get(&id)?)));
+        let preferred =
+            preferred.filter(|(_, parent)| usable(parent) && !parent.without.contains(piece));
+        let holder = self.quickest(
+            |_, parent| usable(parent) && parent.holds.contains(piece),
+            bytes,
+        );
+        match (preferred, holder) {
+            (Some((id, parent)), Some((holder, queue))) if parent.holds.contains(piece) => {
+                // Twice the queue is the price of leaving the tree.
+                Some(if parent.queue(bytes) <= 2.0 * queue {
+                    id
+                } else {
+                    holder
+                })
+            }
+            // The reader needs it now: who has it comes before who will have it.
+            (Some((_, parent)), Some((holder, _))) if urgency < URGENT && !parent.has(piece) => {
+                Some(holder)
+            }
+            (Some((id, _)), _) => Some(id),
+            (None, Some((holder, _))) => Some(holder),
+            (None, None) => self
+                .quickest(
+                    |_, parent| usable(parent) && parent.receiving.contains(piece),
+                    bytes,
+                )
+                .map(|(id, _)| id)
+                .or_else(|| self.last_resort(piece, bytes, limit)),
+        }
+    }
+
+    /// A parent that was late is better than none.
+    fn last_resort(&self, piece: PieceIndex, bytes: u64, limit: usize) -> Option<ParentId> {
+        self.quickest(
+            |_, parent| parent.has(piece) && parent.outstanding.len() < limit,
+            bytes,
+        )
+        .map(|(id, _)| id)
+    }
+
+    /// Whom to ask a second time: somebody who has the piece, is not late himself and is not among
+    /// those already asked.
+    pub fn second(
+        &self,
+        piece: PieceIndex,
+        bytes: u64,
+        asked: &[ParentId],
+        now: Time,
+    ) -> Option<ParentId> {
+        let may = |id: &ParentId, parent: &Parent| !asked.contains(id) && !parent.demoted(now);
+        self.quickest(
+            |id, parent| may(id, parent) && parent.holds.contains(piece),
+            bytes,
+        )
+        .or_else(|| {
+            self.quickest(
+                |id, parent| may(id, parent) && parent.receiving.contains(piece),
+                bytes,
+            )
+        })
+        .map(|(id, _)| id)
+    }
+
+    fn quickest(
+        &self,
+        may: impl Fn(&ParentId, &Parent) -> bool,
+        bytes: u64,
+    ) -> Option<(ParentId, f64)> {
+        self.known
+            .iter()
+            .filter(|(id, parent)| may(id, parent))
+            .map(|(&id, parent)| (id, parent.queue(bytes)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
