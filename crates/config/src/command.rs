@@ -8,6 +8,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use pantala_core::display_url;
+
 use crate::{
     exit::Exit,
     flag::{AnyFlag, Arity, Spec},
@@ -49,7 +51,11 @@ impl Program {
             .disable_help_flag(true)
             .disable_version_flag(true)
             .help_template("{about}\n\nUsage: {usage}\n\n{all-args}{after-help}")
-            .args(self.flags.iter().map(|flag| arg(flag.spec())))
+            .args(
+                (0..)
+                    .zip(self.flags)
+                    .map(|(at, flag)| arg(flag.spec()).display_order(at)),
+            )
             .args([help, version])
     }
 
@@ -89,6 +95,10 @@ impl Program {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 return Exit::Text(error.render().to_string());
             }
+            ErrorKind::MissingRequiredArgument => {
+                let missing = named.trim_matches(['<', '>']);
+                (format!("{missing}: it is missing"), see)
+            }
             ErrorKind::UnknownArgument if !named.starts_with('-') => {
                 let hint = match self
                     .flags
@@ -98,7 +108,10 @@ impl Program {
                     true => format!("{} downloads one URL; {see}", self.name),
                     false => see,
                 };
-                (format!("{named}: one argument too many"), hint)
+                (
+                    format!("{}: one argument too many", display_url(&named)),
+                    hint,
+                )
             }
             ErrorKind::UnknownArgument => {
                 let hint = match context(ContextKind::SuggestedArg) {
@@ -131,7 +144,9 @@ fn arg(spec: &Spec) -> Arg {
         .help_heading(spec.group.heading())
         .hide(spec.advanced);
     let arg = match spec.arity {
-        Arity::Positional => return arg.value_parser(ValueParser::os_string()),
+        Arity::Positional => {
+            return arg.value_parser(ValueParser::os_string()).required(true);
+        }
         Arity::Switch => arg.action(ArgAction::SetTrue),
         arity => arg
             .value_name(spec.value)

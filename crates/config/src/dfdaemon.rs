@@ -25,29 +25,31 @@ use crate::{
 
 static LISTEN: Flag<SocketAddr> = Flag::text("listen", "IP:PORT", Group::What, value::listen)
     .default("127.0.0.1:65001")
-    .help("Proxy and registry mirror for this host; also answers /metrics and /healthz");
+    .help("Proxy, mirror, /metrics and /healthz");
 
 static MIRROR: Flag<Url> = Flag::text("mirror", "UPSTREAM_URL", Group::What, value::upstream)
-    .help("Be a mirror of this registry: GET and HEAD of /v2/… at --listen");
+    .help("Mirror this registry: GET and HEAD of /v2/… at --listen");
 
 static SUPERNODE: Flag<HostPort> = shared::SUPERNODE
-    .default_words("none, one is started inside")
+    .default_words("one inside")
     .help("Supernodes to ask for peers");
 
 static SUPERNODE_LISTEN: Flag<SocketAddr> =
     Flag::text("supernode-listen", "IP:PORT", Group::Peers, value::listen)
         .default("127.0.0.1:8002")
-        .help("Where the supernode started inside listens; no effect with --supernode");
+        .help("Where the supernode inside listens")
+        .more("No effect with `--supernode`.");
 
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
     .default("0.0.0.0:65002")
-    .help("Where this peer serves pieces to others");
+    .help("Where to serve pieces to peers");
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
 
 static LABEL: Flag<(String, String)> = Flag::text("label", "KEY=VALUE", Group::Peers, value::label)
     .arity(Arity::Commas)
-    .help("Where this host stands (rack, zone, region), to prefer near peers; repeatable");
+    .help("Where this host stands (rack, zone, region); repeatable")
+    .more("Near peers are preferred.");
 
 static UPLOADS: Flag<usize> = shared::UPLOADS;
 static MEMORY: Flag<u64> = shared::MEMORY.default("512MiB");
@@ -60,7 +62,8 @@ static DRAIN: Flag<Duration> = Flag::text("drain", "DURATION", Group::Limits, va
 static FILTER_QUERY: Flag<String> =
     Flag::text("filter-query", "NAME,…", Group::Origin, value::query_name)
         .arity(Arity::Commas)
-        .help("Query parameters that do not make another content (signatures, tokens)");
+        .help("Query parameters that are no part of a URL's identity")
+        .more("Signatures and tokens: the same content under another signature is the same task.");
 
 static CA: Flag<PathBuf> = shared::CA;
 static CONNECT_TIMEOUT: Flag<Duration> = shared::CONNECT_TIMEOUT;
@@ -69,7 +72,7 @@ static RETRIES: Flag<u32> = shared::RETRIES;
 static CONFIG: Flag<PathBuf> = shared::CONFIG;
 static LOG: Flag<String> = shared::LOG;
 
-static FLAGS: [&dyn AnyFlag; 18] = [
+static FLAGS: &[&dyn AnyFlag] = &[
     &LISTEN,
     &MIRROR,
     &SUPERNODE,
@@ -95,14 +98,14 @@ pub(crate) static PROGRAM: Program = Program {
     about: "Serves this host's downloads from its peers' memory: HTTP proxy, registry mirror, peer.",
     usage: "dfdaemon [FLAGS]",
     after: "\
-Every flag is also a variable (--memory: PANTALA_MEMORY) and a key of the --config file (memory).
+Flags are also variables (PANTALA_MEMORY) and keys of the --config file (memory).
 
 Examples:
   dfdaemon                                    one host, nothing else needed
   http_proxy=http://127.0.0.1:65001 curl -O http://origin.example/file
   dfdaemon --supernode supernode.example:8002 --mirror https://registry.example
   dfdaemon --config /etc/pantala/dfdaemon.toml",
-    flags: &FLAGS,
+    flags: FLAGS,
 };
 
 /// What `dfdaemon` was told.

@@ -32,25 +32,28 @@ static URL: Flag<Url> = Flag::text("URL", "URL", Group::What, value::url)
 static OUTPUT: Flag<Output> = Flag::path("output", "FILE|-", Group::What, value::output)
     .short('o')
     .reach(Reach::CommandLine)
-    .default_words("the URL's last path segment, here")
-    .help("Where to write it; - is standard output");
+    .default_words("the URL's file name")
+    .help("Where to write it; - is standard output")
+    .more(
+        "The URL's file name is its last path segment; the file goes into the current directory.",
+    );
 
 static DIGEST: Flag<ContentDigest> = Flag::text("digest", "ALGO:HEX", Group::What, value::digest)
     .reach(Reach::CommandLine)
-    .help("Fail unless it has this digest: sha256:…, sha512:… or blake3:…");
+    .help("Fail unless it is this: sha256:…, sha512:… or blake3:…");
 
 static RANGE: Flag<Range> = Flag::text("range", "RANGE", Group::What, value::range)
     .reach(Reach::CommandLine)
-    .help("Only these bytes: 0-1023 (both included), 1024- (from there on), -1024 (the last)");
+    .help("Only bytes 0-1023 (both included), 1024- or -1024 (the last)");
 
-static SUPERNODE: Flag<HostPort> = shared::SUPERNODE
-    .default_words("none")
-    .help("Supernodes to ask for peers; a dfdaemon uses its own");
+static SUPERNODE: Flag<HostPort> =
+    shared::SUPERNODE.help("Supernodes to ask for peers; dfdaemon uses its own");
 
 static DAEMON: Flag<DaemonUse> =
     Flag::text("daemon", "auto|only|never", Group::Peers, value::daemon)
         .default("auto")
-        .help("Go through this host's dfdaemon: if it runs, or fail, or not at all");
+        .help("Go through this host's dfdaemon or not")
+        .more("auto: when it answers. only: or fail. never: download in dfget's own process.");
 
 static DAEMON_ADDR: Flag<SocketAddr> =
     Flag::text("daemon-addr", "IP:PORT", Group::Peers, value::connect)
@@ -59,11 +62,11 @@ static DAEMON_ADDR: Flag<SocketAddr> =
 
 static NO_ORIGIN: Flag<bool> = Flag::text("no-origin", "", Group::Peers, value::switch)
     .arity(Arity::Switch)
-    .help("Take it from peers only; fail if they do not have it");
+    .help("Take it from peers only, fail if they do not have it");
 
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
     .default("0.0.0.0:0")
-    .help("Where to serve pieces to others meanwhile; port 0 is any free one");
+    .help("Where to serve pieces to peers meanwhile");
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
 static UPLOADS: Flag<usize> = shared::UPLOADS;
@@ -98,7 +101,7 @@ static QUIET: Flag<bool> = Flag::text("quiet", "", Group::Other, value::switch)
 static CONFIG: Flag<PathBuf> = shared::CONFIG;
 static LOG: Flag<String> = shared::LOG.default("warn");
 
-static FLAGS: [&dyn AnyFlag; 23] = [
+static FLAGS: &[&dyn AnyFlag] = &[
     &URL,
     &OUTPUT,
     &DIGEST,
@@ -129,7 +132,7 @@ pub(crate) static PROGRAM: Program = Program {
     about: "Downloads a file from its origin and from peers, in order, checked.",
     usage: "dfget [FLAGS] URL",
     after: "\
-What lasts is also a variable (--memory: PANTALA_MEMORY) and a key of the --config file (memory).
+Most flags are also variables (PANTALA_MEMORY) and keys of the --config file (memory).
 Exit codes: 0 complete, 2 usage, 3 to 7 origin, 8 digest, 9 output, 10 disk full, 11 timeout,
 12 no peer has it, 13 changed meanwhile, 14 memory, 130 interrupted.
 
@@ -138,7 +141,7 @@ Examples:
   dfget https://origin.example/big.tar -o - | tar x
   dfget https://origin.example/big.bin -o /data/big.bin --supernode supernode.example:8002
   dfget https://hub.example/big.bin -H 'Authorization: Bearer …' --digest sha256:…",
-    flags: &FLAGS,
+    flags: FLAGS,
 };
 
 /// What `dfget` was told.
@@ -234,7 +237,7 @@ impl DfgetConfig {
     fn from_values(values: &Values) -> Result<Self, Error> {
         let url = values
             .maybe(&URL)?
-            .ok_or_else(|| bad_input("the URL is missing", "see dfget --help"))?;
+            .ok_or_else(|| bad_input("URL: it is missing", "see dfget --help"))?;
         shared::check_window(values, &WINDOW, &MEMORY)?;
         let output = match values.maybe(&OUTPUT)? {
             Some(output) => output,

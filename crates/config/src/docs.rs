@@ -120,9 +120,10 @@ fn row(spec: &Spec) -> String {
         ("", default, _) => code(default),
         (words, _, _) => words.to_owned(),
     };
-    let help = spec.help.replace('|', "\\|");
+    let help = format!("{}. {}", spec.help, spec.more).replace('|', "\\|");
+    let help = help.trim_end();
     let advanced = if spec.advanced {
-        " (not in `--help`)"
+        " Not in `--help`."
     } else {
         ""
     };

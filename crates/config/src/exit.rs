@@ -124,3 +124,57 @@ pub fn exit_code(error: &Error) -> u8 {
         Kind::Cancelled => 130,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_ends_with_a_documented_code() {
+        let kinds = [
+            (Kind::Internal, 1),
+            (Kind::BadInput, 2),
+            (Kind::Unreachable, 3),
+            (Kind::Tls, 3),
+            (Kind::Denied, 4),
+            (Kind::NotFound, 5),
+            (Kind::Status(500), 6),
+            (Kind::Protocol, 6),
+            (Kind::RangeNotSatisfiable, 7),
+            (Kind::DigestMismatch, 8),
+            (Kind::File, 9),
+            (Kind::NoSpace, 10),
+            (Kind::Timeout, 11),
+            (Kind::Unavailable, 12),
+            (Kind::Changed, 13),
+            (Kind::NoMemory, 14),
+            (Kind::Cancelled, 130),
+        ];
+        for (kind, code) in kinds {
+            assert_eq!(
+                exit_code(&Error::new(Who::Origin, kind, "x")),
+                code,
+                "{kind:?}"
+            );
+            for who in [Who::Peer, Who::Supernode, Who::Reader, Who::User, Who::Us] {
+                let code = exit_code(&Error::new(who, kind, "x"));
+                assert!(
+                    code != 0 && EXIT_CODES.iter().any(|row| row.code == code),
+                    "{who} {kind:?}"
+                );
+            }
+        }
+        for row in &EXIT_CODES[1..] {
+            assert!(
+                kinds.iter().any(|(_, code)| *code == row.code),
+                "{}",
+                row.code
+            );
+        }
+        assert!(EXIT_CODES.is_sorted_by(|a, b| a.code < b.code));
+        assert_eq!(
+            exit_code(&Error::new(Who::Peer, Kind::Unreachable, "x")),
+            12
+        );
+    }
+}

@@ -90,6 +90,8 @@ pub(crate) struct Spec {
     /// Shown instead of the default where the default is not a fixed value.
     pub(crate) default_words: &'static str,
     pub(crate) help: &'static str,
+    /// What only the reference page says.
+    pub(crate) more: &'static str,
     /// Left out of `--help`; the reference page has it.
     pub(crate) advanced: bool,
     /// The value may be a credential: errors do not repeat it.
@@ -147,6 +149,7 @@ impl<T> Flag<T> {
                 default: "",
                 default_words: "",
                 help: "",
+                more: "",
                 advanced: false,
                 secret: false,
             },
@@ -201,6 +204,11 @@ impl<T> Flag<T> {
 
     pub(crate) const fn help(mut self, help: &'static str) -> Self {
         self.spec.help = help;
+        self
+    }
+
+    pub(crate) const fn more(mut self, more: &'static str) -> Self {
+        self.spec.more = more;
         self
     }
 

@@ -1,6 +1,6 @@
 //! Every flag of `dfget`, `dfdaemon` and `supernode`, defined once.
 //!
-//! Participants: a [`Flag`](flag::Flag) is the one definition; from it come the command line, the
+//! Participants: a `Flag` is the one definition; from it come the command line, the
 //! environment variable, the key of the configuration file, `--help`, `docs/cli.md` and
 //! `docs/configuration.md`. A program calls its own `from_env_args` and gets plain typed fields.
 //!

@@ -20,26 +20,34 @@ pub(crate) const SUPERNODE: Flag<HostPort> =
 pub(crate) const PEER_LISTEN: Flag<SocketAddr> =
     Flag::text("peer-listen", "IP:PORT", Group::Peers, value::listen);
 
-pub(crate) const ADVERTISE: Flag<SocketAddr> =
-    Flag::text("advertise", "IP:PORT", Group::Peers, value::advertise)
-        .default_words("--peer-listen's, or the address this host reaches the supernode from")
-        .help("Where other peers reach this one");
+pub(crate) const ADVERTISE: Flag<SocketAddr> = Flag::text(
+    "advertise",
+    "IP:PORT",
+    Group::Peers,
+    value::advertise,
+)
+.default_words("found out")
+.help("Where other peers reach this one")
+.more(
+    "Found out: the address of `--peer-listen`, or, when that is 0.0.0.0 or ::, the local one \
+             that reaches the supernode. Port 0 stands for `--peer-listen`'s.",
+);
 
 pub(crate) const UPLOADS: Flag<usize> = Flag::text("uploads", "N", Group::Peers, value::uploads)
     .default("8")
-    .help("Transfers to other peers at once; the others wait their turn");
+    .help("Transfers to other peers at once; more wait");
 
 pub(crate) const MEMORY: Flag<u64> = Flag::text("memory", "SIZE", Group::Limits, value::memory)
-    .help("Hard cap on content held in memory; at least 4MiB");
+    .help("Most memory for content, at least 4MiB");
 
 pub(crate) const WINDOW: Flag<Window> =
     Flag::text("window", "auto|PIECES", Group::Limits, value::window)
         .default("auto")
-        .help("How far a download runs ahead of its reader");
+        .help("How many pieces a download runs ahead of its reader");
 
 pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
     .arity(Arity::Paths)
-    .help("Also trust the certificates in this PEM file; repeatable");
+    .help("Also trust the certificates in this file (PEM); repeatable");
 
 pub(crate) const CONNECT_TIMEOUT: Flag<Duration> =
     Flag::text("connect-timeout", "DURATION", Group::Origin, value::wait)
@@ -53,15 +61,17 @@ pub(crate) const READ_TIMEOUT: Flag<Duration> =
 
 pub(crate) const RETRIES: Flag<u32> = Flag::text("retries", "N", Group::Origin, value::retries)
     .default("4")
-    .help("How often a failed request is tried again");
+    .help("How often a failed request is tried again")
+    .more("Only what may succeed later: no connection, a broken one, 429, 5xx.");
 
 pub(crate) const CONFIG: Flag<PathBuf> = Flag::path("config", "FILE", Group::Other, value::path)
     .reach(Reach::Environment)
-    .help("Read settings from this TOML file; the keys are the flags' names");
+    .help("Settings in TOML; the keys are the flags' names");
 
 pub(crate) const LOG: Flag<String> = Flag::text("log", "FILTER", Group::Other, value::log_filter)
     .default("info")
-    .help("What is logged: off, error, warn, info, debug, trace, or per module (pantala_node=debug,info)");
+    .help("off, error, warn, info, debug or trace")
+    .more("Also by module: `pantala_node=debug,info`.");
 
 /// An error of the user's about how values go together.
 pub(crate) fn clash(what: impl Into<String>, hint: impl Into<String>) -> Error {

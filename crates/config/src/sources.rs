@@ -36,8 +36,8 @@ pub(crate) struct Given {
 pub(crate) type Layer = BTreeMap<&'static str, Given>;
 
 /// Who won for each flag. Every given value was read once already, also those that lost.
-#[derive(Debug)]
 pub(crate) struct Values {
+    program: &'static Program,
     given: Layer,
 }
 
@@ -75,7 +75,7 @@ impl Values {
         let mut given = file;
         given.extend(environment);
         given.extend(command_line);
-        Ok(Self { given })
+        Ok(Self { program, given })
     }
 
     /// How to name the flag in a message: by what the user wrote.
@@ -86,6 +86,7 @@ impl Values {
     /// The value, or the default's.
     pub(crate) fn maybe<T>(&self, flag: &Flag<T>) -> Result<Option<T>, Error> {
         let spec = &flag.spec;
+        self.assert_listed(spec);
         let raw = match self.given.get(spec.name) {
             Some(given) => given.raw.last().map(OsString::as_os_str),
             None if spec.default.is_empty() => None,
@@ -110,6 +111,7 @@ impl Values {
 
     /// All values of a list, in the order given.
     pub(crate) fn list<T>(&self, flag: &Flag<T>) -> Result<Vec<T>, Error> {
+        self.assert_listed(&flag.spec);
         let raw = self.given.get(flag.spec.name).map(|given| &given.raw[..]);
         raw.unwrap_or_default()
             .iter()
@@ -118,6 +120,16 @@ impl Values {
                     .map_err(|bad| self.refuse(&flag.spec, raw, bad))
             })
             .collect()
+    }
+
+    /// A flag that is not in its program's table would be its default for ever.
+    fn assert_listed(&self, spec: &Spec) {
+        let mut flags = self.program.flags.iter();
+        debug_assert!(
+            flags.any(|flag| flag.spec().name == spec.name),
+            "{}",
+            spec.name
+        );
     }
 
     fn refuse(&self, spec: &Spec, raw: &OsStr, bad: Bad) -> Error {

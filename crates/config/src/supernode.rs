@@ -20,17 +20,17 @@ use crate::{
 
 static LISTEN: Flag<SocketAddr> = Flag::text("listen", "IP:PORT", Group::Peers, value::listen)
     .default("0.0.0.0:8002")
-    .help("Where peers connect; also answers /metrics and /healthz");
+    .help("For peers, /metrics and /healthz");
 
 static FRESH_FOR: Flag<Duration> =
     Flag::text("fresh-for", "DURATION", Group::Origin, value::duration)
         .default("10s")
-        .help("How long metadata stays fresh when the origin does not say");
+        .help("How long metadata is fresh if the origin says nothing");
 
 static LEASE_TIMEOUT: Flag<Duration> =
     Flag::text("lease-timeout", "DURATION", Group::Peers, value::wait)
         .default("1s")
-        .help("How long a silent peer keeps its lease to fetch from the origin");
+        .help("How long a silent peer keeps a source lease");
 
 static STRIPES: Flag<u32> = Flag::text("stripes", "N", Group::Peers, value::stripes)
     .default("0")
@@ -41,7 +41,7 @@ static STRIPES: Flag<u32> = Flag::text("stripes", "N", Group::Peers, value::stri
 static THE_CONFIG: Flag<PathBuf> = CONFIG;
 static THE_LOG: Flag<String> = LOG;
 
-static FLAGS: [&dyn AnyFlag; 6] = [
+static FLAGS: &[&dyn AnyFlag] = &[
     &LISTEN,
     &LEASE_TIMEOUT,
     &STRIPES,
@@ -55,12 +55,12 @@ pub(crate) static PROGRAM: Program = Program {
     about: "Decides which peer pulls which piece from whom. Holds no content.",
     usage: "supernode [FLAGS]",
     after: "\
-Every flag is also a variable (--listen: PANTALA_LISTEN) and a key of the --config file (listen).
+Flags are also variables (PANTALA_LISTEN) and keys of the --config file (listen).
 
 Examples:
   supernode
   supernode --listen 10.0.0.5:8002 --log debug",
-    flags: &FLAGS,
+    flags: FLAGS,
 };
 
 /// What `supernode` was told.
