@@ -1,1 +1,32 @@
-//! (under construction)
+//! Reads content from where it comes from: an HTTP server, a registry, an object store.
+//!
+//! Participants: an [`OriginClient`] per process, which holds the connections; an
+//! [`OriginRequest`] for each thing wanted; an [`OriginBody`] that hands over the bytes in order.
+//!
+//! Goals:
+//! - the first GET tells everything there is to know of a content: no probing request before it;
+//! - a transfer that breaks goes on at the same byte, and only of the same content;
+//! - what is cut short never looks complete, whatever the framing;
+//! - bytes are handed over as they were sent: nothing is decoded on the way;
+//! - an error says whose fault it is, whether to try again and what the user can do.
+//!
+//! Non-goals: what to fetch, how much at once and from whom (the window and the supernode decide),
+//! keeping bytes (the store does), and obtaining credentials (the user gives them).
+
+mod backoff;
+mod body;
+mod client;
+mod config;
+mod credentials;
+mod exchange;
+mod failure;
+mod freshness;
+mod head;
+mod request;
+mod transport;
+
+pub use body::OriginBody;
+pub use client::{OriginClient, OriginResponse};
+pub use config::OriginConfig;
+pub use credentials::{carries_credentials, is_signed};
+pub use request::{Expect, OriginRequest};

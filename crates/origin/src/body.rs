@@ -1,0 +1,340 @@
+use std::{fmt, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use pantala_core::{BLOCK_MAX, ByteRange, Error, Kind, Result, Who, display_url};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{
+    Expect, OriginClient, OriginRequest, backoff,
+    client::Opened,
+    failure::{self, Failure},
+    head::Head,
+};
+
+/// The bytes of an answer, in order and without a gap, over as many connections as it takes.
+///
+/// What holds:
+/// - `position` only grows, by what was handed over;
+/// - bytes of two connections are joined only when a validator or the length vouches that they
+///   are of the same content;
+/// - the end is reported only at `end`, or, without one, where the framing says so.
+///
+/// Dropping it closes the transfer.
+pub struct OriginBody {
+    client: OriginClient,
+    /// As the caller asked, and asked again when the transfer breaks.
+    request: OriginRequest,
+    /// What the first answer said of the content.
+    known: Expect,
+    /// Where the body began.
+    first: u64,
+    /// The content's offset of the next byte to hand over.
+    position: u64,
+    /// Where the body must end, when known.
+    end: Option<u64>,
+    /// Whether the first answer was to the range, not to the whole in spite of it.
+    partial: bool,
+    state: State,
+    /// Breaks in a row without a byte handed over in between.
+    failures: u32,
+    /// What of the last read was more than a block.
+    leftover: Bytes,
+}
+
+enum State {
+    Reading(Box<Segment>),
+    Resuming(Resuming),
+    Ended,
+    Failed(Error),
+}
+
+/// An attempt to go on. It lives here, not in `next`, so that a cancelled `next` loses nothing.
+type Resuming = Pin<Box<dyn Future<Output = Result<Opened, Failure>> + Send>>;
+
+/// One connection's share of the body.
+struct Segment {
+    url: Url,
+    response: reqwest::Response,
+    /// The content's offset of the next byte that it brings.
+    at: u64,
+    /// Where it ends, when it says.
+    end: Option<u64>,
+    /// How long the caller has waited since the last byte.
+    waited: Duration,
+}
+
+impl OriginBody {
+    pub(crate) fn new(
+        client: OriginClient,
+        request: OriginRequest,
+        url: Url,
+        head: Head,
+        response: reqwest::Response,
+    ) -> Self {
+        let segment = Segment::new(url, &head, response);
+        Self {
+            client,
+            known: Expect::of(&head.meta),
+            first: head.start,
+            position: head.start,
+            end: target(&request, &head),
+            partial: head.partial,
+            request,
+            state: State::Reading(Box::new(segment)),
+            failures: 0,
+            leftover: Bytes::new(),
+        }
+    }
+
+    /// The content's offset of the next byte that [`next`](Self::next) hands over.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The content's offset after the last byte, when it is known.
+    pub fn end(&self) -> Option<u64> {
+        self.end
+    }
+
+    /// The next bytes, [`BLOCK_MAX`] at most and never none; `None` where the body ends. A
+    /// transfer that breaks goes on at the same byte over another connection.
+    ///
+    /// Cancel safe: what a dropped call had not handed over, the next call does.
+    ///
+    /// # Errors
+    /// When it cannot go on: [`Kind::Changed`] when the content is no longer the same, else what
+    /// broke it last. It is final: further calls give the same error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if !self.leftover.is_empty() {
+                return Ok(Some(self.hand_over()));
+            }
+            match &mut self.state {
+                State::Ended => return Ok(None),
+                State::Failed(error) => return Err(error.clone()),
+                State::Reading(segment) => {
+                    let config = self.client.config();
+                    // What is still to come of a complete body is only its framing.
+                    let complete = segment.end == Some(segment.at);
+                    let limit = if complete {
+                        Duration::ZERO
+                    } else {
+                        config.read_timeout
+                    };
+                    match segment.read(limit).await {
+                        Ok(Some(bytes)) => self.take(bytes),
+                        Ok(None) => self.segment_ended(),
+                        Err(_) if complete => self.segment_ended(),
+                        Err(error) => self.broke(error.into()),
+                    }
+                }
+                State::Resuming(attempt) => match attempt.as_mut().await {
+                    Ok(opened) => self.resumed(opened),
+                    Err(failure) => self.resumption_failed(failure),
+                },
+            }
+        }
+    }
+
+    fn hand_over(&mut self) -> Bytes {
+        let block = self.leftover.split_to(self.leftover.len().min(BLOCK_MAX));
+        self.position += block.len() as u64;
+        self.failures = 0;
+        block
+    }
+
+    /// Takes what a connection brought, less what has been handed over before.
+    fn take(&mut self, mut bytes: Bytes) {
+        self.client.count(bytes.len());
+        let State::Reading(segment) = &mut self.state else {
+            return;
+        };
+        let again = self
+            .position
+            .saturating_sub(segment.at)
+            .min(bytes.len() as u64);
+        segment.at += bytes.len() as u64;
+        if segment.end.is_some_and(|end| segment.at > end) {
+            let error = failure::protocol(&segment.url, "sent more than it announced");
+            self.state = State::Failed(error);
+            return;
+        }
+        self.leftover = bytes.split_off(again as usize);
+    }
+
+    /// A connection brought all it had to, by its framing.
+    fn segment_ended(&mut self) {
+        let State::Reading(segment) = &self.state else {
+            return;
+        };
+        let (at, whole, url) = (
+            segment.at,
+            segment.end == Some(segment.at),
+            segment.url.clone(),
+        );
+        let short = match self.end {
+            Some(end) => self.position < end,
+            // Even without a length it must reach what was there before.
+            None => at < self.position,
+        };
+        if !short {
+            self.state = State::Ended;
+        } else if whole && self.failures == 0 && at == self.position {
+            // An origin may answer a range in shorter parts (RFC 9110, 15.3.7): the next one.
+            self.resume(Duration::ZERO);
+        } else {
+            let what = format!("{} ended early, at byte {at}", display_url(url.as_str()));
+            self.broke(Error::new(Who::Origin, Kind::Protocol, what).into());
+        }
+    }
+
+    /// The transfer broke, or an attempt to go on failed: tries (again), or gives up.
+    fn broke(&mut self, failure: Failure) {
+        self.failures += 1;
+        if !failure.error.is_retryable() || self.failures > self.client.config().retries {
+            self.state = State::Failed(failure.error);
+        } else if self.position > self.first && self.known.is_blank() {
+            // Nothing could vouch for another connection's bytes.
+            let error = failure
+                .error
+                .hint("the origin gives no way to resume: start again");
+            self.state = State::Failed(error);
+        } else {
+            let pause = backoff::pause(
+                self.client.config().backoff,
+                self.failures,
+                failure.retry_after,
+            );
+            tracing::debug!(error = %failure.error, position = self.position, ?pause, "resuming");
+            self.resume(pause);
+        }
+    }
+
+    fn resume(&mut self, pause: Duration) {
+        let client = self.client.clone();
+        let end = if self.partial {
+            self.request.range.end()
+        } else {
+            None
+        };
+        let request = OriginRequest {
+            range: ByteRange::new(self.position, end).unwrap_or(ByteRange::from(self.position)),
+            expect: Some(self.known.clone()),
+            ..self.request.clone()
+        };
+        self.state = State::Resuming(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            client.open(&request).await
+        }));
+    }
+
+    fn resumed(&mut self, opened: Opened) {
+        let Opened {
+            url,
+            head,
+            response,
+        } = opened;
+        // A part that `If-Range` let through is of the same content by the origin's own word.
+        let vouched = (head.partial && self.known.if_range().is_some())
+            || self.known.is_vouched_by(&head.meta);
+        if !vouched && self.position > self.first {
+            let what = "can be neither resumed nor told apart from what it was";
+            self.state = State::Failed(failure::protocol(&url, what));
+            return;
+        }
+        if head.start > self.position {
+            let what = format!(
+                "went on at byte {} instead of {}",
+                head.start, self.position
+            );
+            self.state = State::Failed(failure::protocol(&url, what));
+            return;
+        }
+        self.end = self.end.or_else(|| target(&self.request, &head));
+        self.known.length = self.known.length.or(head.meta.length);
+        self.state = State::Reading(Box::new(Segment::new(url, &head, response)));
+    }
+
+    fn resumption_failed(&mut self, failure: Failure) {
+        // What broke in its last framing is complete when nothing follows.
+        if self.end.is_none() && self.ends_here(&failure) {
+            self.state = State::Ended;
+        } else {
+            self.broke(failure);
+        }
+    }
+
+    /// Whether the origin refused to go on because the content ends exactly here.
+    fn ends_here(&self, failure: &Failure) -> bool {
+        failure.error.kind() == Kind::RangeNotSatisfiable && failure.length == Some(self.position)
+    }
+}
+
+/// Where a body ends that begins with this answer: at the end of the range or of the content,
+/// even when this answer brings less of it.
+fn target(request: &OriginRequest, head: &Head) -> Option<u64> {
+    if !head.partial {
+        return head.end;
+    }
+    match (request.range.end(), head.meta.length) {
+        (Some(end), Some(length)) => Some(end.min(length)),
+        (None, Some(length)) => Some(length),
+        (_, None) => head.end,
+    }
+}
+
+impl Segment {
+    fn new(url: Url, head: &Head, response: reqwest::Response) -> Self {
+        Self {
+            url,
+            response,
+            at: head.start,
+            end: head.end,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The next bytes; `None` where the framing ends. `limit` bounds how long the caller waits
+    /// for them, over cancelled calls.
+    async fn read(&mut self, limit: Duration) -> Result<Option<Bytes>> {
+        let left = limit.saturating_sub(self.waited);
+        let waiting = Waiting {
+            waited: &mut self.waited,
+            since: Instant::now(),
+        };
+        let chunk = tokio::time::timeout(left, self.response.chunk()).await;
+        drop(waiting);
+        match chunk {
+            Ok(Ok(bytes)) => {
+                self.waited = Duration::ZERO;
+                Ok(bytes)
+            }
+            Ok(Err(error)) => Err(failure::broken_body(&error, &self.url, self.at)),
+            Err(_) => Err(failure::silence(&self.url, limit)),
+        }
+    }
+}
+
+/// Adds up the time spent waiting, also when the wait is cancelled. Time in which nobody waits
+/// is not the origin's.
+struct Waiting<'a> {
+    waited: &'a mut Duration,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        *self.waited += self.since.elapsed();
+    }
+}
+
+impl fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginBody")
+            .field("request", &self.request)
+            .field("position", &self.position)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}

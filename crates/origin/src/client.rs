@@ -1,0 +1,300 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::BodyExt as _;
+use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Who};
+use url::Url;
+
+use crate::{
+    OriginBody, OriginConfig, OriginRequest, backoff,
+    credentials::{carries_credentials, is_signed},
+    exchange::{Answer, exchange},
+    failure::{self, Failure},
+    head::{self, Head},
+    request::{drop_hop_by_hop, end_to_end},
+    transport::Transport,
+};
+
+/// Reads from origins. Cheap to clone: clones share connections and counters.
+#[derive(Clone)]
+pub struct OriginClient {
+    transport: Arc<Transport>,
+    received: Arc<AtomicU64>,
+}
+
+/// An origin's answer: what the content is, and its bytes.
+pub struct OriginResponse {
+    /// 200, or 206 when it holds a part.
+    pub status: StatusCode,
+    /// The headers as they came.
+    pub headers: HeaderMap,
+    /// What they say of the content.
+    pub meta: ContentMeta,
+    /// The content's offset of the body's first byte: where the range begins, or 0 when the
+    /// origin ignored the range. Then the body is the whole content, and the caller leaves out
+    /// what it does not want.
+    pub start: u64,
+    /// The content's offset after the body's last byte, when it is known.
+    pub end: Option<u64>,
+    /// The bytes.
+    pub body: OriginBody,
+    /// Whether others than who asked may have it at all: the origin forbids neither storing nor
+    /// sharing it, and nothing of the request but the URL selected it. Apart from that, a
+    /// [`private`](ContentMeta::private) content needs each reader checked.
+    pub shareable: bool,
+}
+
+/// An answer whose head has been read and found good.
+pub(crate) struct Opened {
+    pub(crate) url: Url,
+    pub(crate) head: Head,
+    pub(crate) response: reqwest::Response,
+}
+
+impl OriginClient {
+    /// A client that speaks as `config` says. Connects to nobody.
+    ///
+    /// # Errors
+    /// `BadInput` when a file of certificate authorities cannot be used.
+    pub fn new(config: OriginConfig) -> Result<Self> {
+        Ok(Self {
+            transport: Arc::new(Transport::new(config)?),
+            received: Arc::default(),
+        })
+    }
+
+    /// Content bytes read off origin connections so far: all transfers, what was read again
+    /// included.
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a content, or a range of it. Follows redirects, and tries again with back-off
+    /// while that may help. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// Whose fault it was and what to do: see [`Kind`].
+    pub async fn get(&self, request: OriginRequest) -> Result<OriginResponse> {
+        if request.range.end() == Some(request.range.start()) {
+            return Err(Error::new(Who::User, Kind::BadInput, "the range is empty"));
+        }
+        let opened = match self.open_persistently(&request).await {
+            // No range of an empty content can be satisfied, so that its beginning is refused too.
+            Err(failure) if failure.length == Some(0) && request.range.start() == 0 => {
+                let whole = OriginRequest {
+                    range: ByteRange::ALL,
+                    ..request.clone()
+                };
+                self.open_persistently(&whole).await
+            }
+            result => result,
+        };
+        let Opened {
+            url,
+            head,
+            response,
+        } = opened.map_err(|failure| failure.error)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let (start, meta, shareable) = (head.start, head.meta.clone(), head.shareable);
+        let body = OriginBody::new(self.clone(), request, url, head, response);
+        Ok(OriginResponse {
+            status,
+            headers,
+            meta,
+            start,
+            end: body.end(),
+            body,
+            shareable,
+        })
+    }
+
+    /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
+    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must.
+    ///
+    /// There is no limit on how long an answer may take, because some take minutes (a registry
+    /// that checks an upload): dropping the future or the body ends it.
+    ///
+    /// # Errors
+    /// When nobody answers. Any status is an answer.
+    pub async fn forward(
+        &self,
+        request: http::Request<reqwest::Body>,
+    ) -> Result<http::Response<reqwest::Body>> {
+        let (mut parts, body) = request.into_parts();
+        drop_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(header::HOST);
+        let url: Url = parts
+            .uri
+            .to_string()
+            .parse()
+            .map_err(|error: url::ParseError| {
+                let what = format!("cannot pass on a request to that URL: {error}");
+                Error::new(Who::User, Kind::BadInput, what)
+            })?;
+        let mut passed = reqwest::Request::new(parts.method, url.clone());
+        *passed.headers_mut() = parts.headers;
+        *passed.body_mut() = Some(body);
+        let client = self.transport.for_url(&url).await?;
+        let timeout = self.transport.config().connect_timeout;
+        let response = client
+            .execute(passed)
+            .await
+            .map_err(|error| failure::no_answer(&error, &url, timeout))?;
+        let (mut parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        drop_hop_by_hop(&mut parts.headers);
+        let received = self.received.clone();
+        let counted = body.map_frame(move |frame| {
+            if let Some(data) = frame.data_ref() {
+                received.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
+            frame
+        });
+        Ok(http::Response::from_parts(
+            parts,
+            reqwest::Body::wrap(counted),
+        ))
+    }
+
+    /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a
+    /// GET of one byte where HEAD is no help.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`] when it would not, and what else keeps it from answering.
+    pub async fn check(&self, url: &Url, headers: &HeaderMap) -> Result<()> {
+        let sent = end_to_end(headers, &self.transport.config().user_agent);
+        let mut method = if is_signed(url) {
+            Method::GET
+        } else {
+            Method::HEAD
+        };
+        let mut failures = 0;
+        loop {
+            let failure = match self.ask(&method, url, &sent).await {
+                Ok(answer) => match judge(&method, url, headers, &answer) {
+                    Verdict::Served => return Ok(()),
+                    Verdict::AskWithGet => {
+                        method = Method::GET;
+                        continue;
+                    }
+                    Verdict::Refused(failure) => failure,
+                },
+                Err(error) => error.into(),
+            };
+            failures += 1;
+            self.pause_or_give_up(failure, failures)
+                .await
+                .map_err(|failure| failure.error)?;
+        }
+    }
+
+    async fn ask(&self, method: &Method, url: &Url, sent: &HeaderMap) -> Result<Answer> {
+        let mut sent = sent.clone();
+        if *method == Method::GET {
+            sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
+        }
+        exchange(&self.transport, method.clone(), url, sent).await
+    }
+
+    /// One attempt at a GET: the head of a success.
+    pub(crate) async fn open(&self, request: &OriginRequest) -> Result<Opened, Failure> {
+        let headers = request.sent_headers(&self.transport.config().user_agent);
+        let Answer { url, response } =
+            exchange(&self.transport, Method::GET, &request.url, headers).await?;
+        let (status, headers) = (response.status(), response.headers());
+        if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            let credentials = carries_credentials(&request.url, &request.headers);
+            return Err(failure::status(&url, status, headers, credentials));
+        }
+        let head = head::read(&url, request, status, headers)?;
+        Ok(Opened {
+            url,
+            head,
+            response,
+        })
+    }
+
+    async fn open_persistently(&self, request: &OriginRequest) -> Result<Opened, Failure> {
+        let mut failures = 0;
+        loop {
+            match self.open(request).await {
+                Ok(opened) => return Ok(opened),
+                Err(failure) => {
+                    failures += 1;
+                    self.pause_or_give_up(failure, failures).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt, or gives the failure back when there should be none.
+    async fn pause_or_give_up(&self, failure: Failure, failures: u32) -> Result<(), Failure> {
+        if !failure.error.is_retryable() || failures > self.config().retries {
+            return Err(failure);
+        }
+        let pause = backoff::pause(self.config().backoff, failures, failure.retry_after);
+        tracing::debug!(error = %failure.error, failures, ?pause, "asking the origin again");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    pub(crate) fn config(&self) -> &OriginConfig {
+        self.transport.config()
+    }
+
+    pub(crate) fn count(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// What an answer to a check says.
+enum Verdict {
+    Served,
+    AskWithGet,
+    Refused(Failure),
+}
+
+fn judge(method: &Method, asked: &Url, headers: &HeaderMap, answer: &Answer) -> Verdict {
+    let status = answer.response.status();
+    // One byte of an empty content is out of range, but was not refused to the reader.
+    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Verdict::Served;
+    }
+    // What was signed for GET is refused to a HEAD.
+    let signed_for_get = status == StatusCode::FORBIDDEN && is_signed(&answer.url);
+    if *method == Method::HEAD && (signed_for_get || matches!(status.as_u16(), 400 | 405 | 501)) {
+        return Verdict::AskWithGet;
+    }
+    let credentials = carries_credentials(asked, headers);
+    Verdict::Refused(failure::status(
+        &answer.url,
+        status,
+        answer.response.headers(),
+        credentials,
+    ))
+}
+
+impl fmt::Debug for OriginClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginClient")
+            .field("received_bytes", &self.received_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves the headers out: they may carry credentials.
+impl fmt::Debug for OriginResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginResponse")
+            .field("status", &self.status)
+            .field("start", &self.start)
+            .field("end", &self.end)
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use pantala_core::{ContentMeta, Error, Kind, Result, Validators, Who, display_url};
+use url::Url;
+
+use crate::{OriginRequest, credentials::carries_credentials, failure::protocol, freshness};
+
+/// What the head of a 200 or 206 says.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) meta: ContentMeta,
+    /// The content's offset of the body's first byte.
+    pub(crate) start: u64,
+    /// The content's offset after the body's last byte, when known.
+    pub(crate) end: Option<u64>,
+    /// Whether it is a 206.
+    pub(crate) partial: bool,
+    /// Whether others than who asked may have it.
+    pub(crate) shareable: bool,
+}
+
+/// Headers that readers get as the origin sent them, besides those that have a field of their own
+/// in [`ContentMeta`]. None may speak of the message instead of the content.
+const KEPT: [&str; 12] = [
+    "cache-control",
+    "content-disposition",
+    "content-language",
+    "content-location",
+    "date",
+    "docker-content-digest",
+    "docker-distribution-api-version",
+    "expires",
+    "link",
+    "oci-subject",
+    "repr-digest",
+    "vary",
+];
+
+/// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it.
+///
+/// # Errors
+/// `Protocol` when it is not an answer to that question, `Changed` when it disagrees with what
+/// the request expects.
+pub(crate) fn read(
+    url: &Url,
+    request: &OriginRequest,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<Head> {
+    let partial = status == StatusCode::PARTIAL_CONTENT;
+    let (start, end, length) = if partial {
+        let part = part(url, request, headers)?;
+        (part.start, Some(part.end), part.length)
+    } else {
+        let length = content_length(headers);
+        (0, length, length)
+    };
+    let meta = meta(request, partial, length, headers);
+    if let Some(expect) = &request.expect
+        && !expect.agrees_with(&meta)
+    {
+        let what = format!(
+            "{} changed since it was first read",
+            display_url(url.as_str())
+        );
+        return Err(Error::new(Who::Origin, Kind::Changed, what).hint("start again"));
+    }
+    let encoded_for_us = meta.content_encoding.is_some()
+        && request
+            .headers
+            .get(header::ACCEPT_ENCODING)
+            .is_some_and(|encodings| encodings != "identity");
+    let shareable = freshness::may_be_shared(headers, encoded_for_us);
+    Ok(Head {
+        meta,
+        start,
+        end,
+        partial,
+        shareable,
+    })
+}
+
+fn meta(
+    request: &OriginRequest,
+    partial: bool,
+    length: Option<u64>,
+    headers: &HeaderMap,
+) -> ContentMeta {
+    // A 200 to a ranged question denies ranges, whatever `Accept-Ranges` claims; unless `If-Range`
+    // gave it the choice.
+    let ignored = !partial && !request.range.is_all() && request.if_range().is_none();
+    ContentMeta {
+        length,
+        validators: Validators {
+            etag: text(headers, header::ETAG),
+            last_modified: text(headers, header::LAST_MODIFIED),
+        },
+        ranges: partial || (!ignored && accepts_ranges(headers)),
+        content_type: text(headers, header::CONTENT_TYPE),
+        content_encoding: text(headers, header::CONTENT_ENCODING)
+            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
+        headers: kept(headers),
+        fresh_for: freshness::fresh_for(headers, SystemTime::now()),
+        private: carries_credentials(&request.url, &request.headers),
+    }
+}
+
+fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .filter(|(name, _)| KEPT.contains(&name.as_str()))
+        .filter_map(|(name, value)| {
+            let value = std::str::from_utf8(value.as_bytes()).ok()?;
+            Some((name.as_str().to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn accepts_ranges(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT_RANGES)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))
+}
+
+/// Bytes in the body, when the head says. With `Transfer-Encoding` a `Content-Length` means
+/// nothing (RFC 9112, 6.3).
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
+    }
+    text(headers, header::CONTENT_LENGTH)?.trim().parse().ok()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = std::str::from_utf8(headers.get(name)?.as_bytes()).ok()?;
+    Some(value.to_owned())
+}
+
+/// A part of a content: `start..end` of `length` bytes.
+struct Part {
+    start: u64,
+    end: u64,
+    length: Option<u64>,
+}
+
+/// The part a 206 holds, once it is sure that it is (the beginning of) the one asked for.
+fn part(url: &Url, request: &OriginRequest, headers: &HeaderMap) -> Result<Part> {
+    let multipart = text(headers, header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.to_ascii_lowercase()
+            .starts_with("multipart/byteranges")
+    });
+    if multipart {
+        return Err(protocol(url, "answered one range with several parts"));
+    }
+    let Some(value) = text(headers, header::CONTENT_RANGE) else {
+        return Err(protocol(url, "answered 206 without a content-range"));
+    };
+    let part = parse_content_range(&value)
+        .ok_or_else(|| protocol(url, format!("sent an unusable content-range {value:?}")))?;
+    let range = request.range;
+    if part.start != range.start() || range.end().is_some_and(|end| part.end > end) {
+        let asked = match range.end() {
+            Some(end) => format!("{}-{}", range.start(), end.saturating_sub(1)),
+            None => format!("{}-", range.start()),
+        };
+        return Err(protocol(
+            url,
+            format!("was asked for bytes {asked} and answered {value:?}"),
+        ));
+    }
+    if let Some(length) = content_length(headers)
+        && length != part.end - part.start
+    {
+        return Err(protocol(
+            url,
+            format!("sent a content-length of {length} with content-range {value:?}"),
+        ));
+    }
+    Ok(part)
+}
+
+/// Reads `bytes FIRST-LAST/LENGTH` (RFC 9110, 14.4); the length may be `*`.
+fn parse_content_range(value: &str) -> Option<Part> {
+    let (unit, rest) = value.trim().split_once(' ')?;
+    let (range, length) = rest.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let (first, last) = (number(first)?, number(last)?);
+    let length = match length.trim() {
+        "*" => None,
+        length => Some(number(length)?),
+    };
+    let sound = unit.eq_ignore_ascii_case("bytes")
+        && first <= last
+        && length.is_none_or(|length| last < length);
+    sound.then_some(Part {
+        start: first,
+        end: last.checked_add(1)?,
+        length,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use pantala_core::ByteRange;
+
+    use super::*;
+
+    fn answer(
+        range: ByteRange,
+        status: u16,
+        pairs: &[(&'static str, &'static str)],
+    ) -> Result<Head> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let mut request = OriginRequest::new("http://origin.example/f".parse().unwrap());
+        request.range = range;
+        read(
+            &request.url,
+            &request,
+            StatusCode::from_u16(status).unwrap(),
+            &headers,
+        )
+    }
+
+    #[test]
+    fn content_ranges_are_read_or_refused() {
+        for bad in [
+            "",
+            "bytes",
+            "bytes 0-1",
+            "bytes 2-1/3",
+            "bytes 0-3/3",
+            "items 0-1/3",
+            "bytes */3",
+            "bytes -1/3",
+            "bytes 0-18446744073709551615/*",
+            "bytes 0-1/x",
+        ] {
+            assert!(parse_content_range(bad).is_none(), "{bad}");
+        }
+        let part = parse_content_range("bytes 2-4/*").unwrap();
+        assert_eq!((part.start, part.end, part.length), (2, 5, None));
+    }
+
+    #[test]
+    fn a_part_that_was_not_asked_for_is_refused() {
+        let range = ByteRange::new(10, Some(20)).unwrap();
+        for pairs in [
+            &[("content-range", "bytes 0-19/100")][..],
+            &[("content-range", "bytes 10-20/100")],
+            &[
+                ("content-range", "bytes 10-19/100"),
+                ("content-length", "5"),
+            ],
+            &[("content-type", "multipart/byteranges; boundary=x")],
+            &[],
+        ] {
+            let error = answer(range, 206, pairs).unwrap_err();
+            assert_eq!(error.kind(), Kind::Protocol, "{pairs:?}");
+            assert!(!error.is_retryable());
+        }
+        let head = answer(range, 206, &[("content-range", "bytes 10-14/15")]).unwrap();
+        assert_eq!(
+            (head.start, head.end, head.meta.length),
+            (10, Some(15), Some(15))
+        );
+        assert!(head.meta.ranges && head.partial);
+    }
+
+    #[test]
+    fn ranges_are_believed_only_when_kept() {
+        let accept = &[("accept-ranges", "bytes"), ("content-length", "3")];
+        assert!(answer(ByteRange::ALL, 200, accept).unwrap().meta.ranges);
+        let ignored = answer(ByteRange::from(1), 200, accept).unwrap();
+        assert!(!ignored.meta.ranges);
+        assert_eq!((ignored.start, ignored.end), (0, Some(3)));
+        assert!(
+            !answer(ByteRange::ALL, 200, &[("accept-ranges", "none")])
+                .unwrap()
+                .meta
+                .ranges
+        );
+    }
+
+    #[test]
+    fn the_first_answer_tells_it_all() {
+        let meta = answer(
+            ByteRange::ALL,
+            200,
+            &[
+                ("content-length", "7"),
+                ("etag", "\"a\""),
+                ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("content-type", "text/plain"),
+                ("content-encoding", "gzip"),
+                ("cache-control", "max-age=9"),
+                ("docker-content-digest", "sha256:x"),
+                ("server", "any"),
+            ],
+        )
+        .unwrap()
+        .meta;
+        assert_eq!(meta.length, Some(7));
+        assert_eq!(meta.validators.etag.as_deref(), Some("\"a\""));
+        assert_eq!(meta.content_encoding.as_deref(), Some("gzip"));
+        assert_eq!(meta.fresh_for.map(|fresh| fresh.as_secs()), Some(9));
+        let mut names: Vec<&str> = meta.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["cache-control", "docker-content-digest"]);
+        assert!(!meta.private);
+    }
+}
