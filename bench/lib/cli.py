@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Callable
 
+from lib import scratch
 from lib.pantala import Programs
 from lib.scenario import HELP, Scenario
 from lib.swarm import Setup
-from lib.system import REPOSITORY, BenchError, end_on_signals, fail
+from lib.system import REPOSITORY, BenchError, end_on_signals, fail, need_programs, need_root
 from lib.units import MIB, parse_size, wire_seconds
 
 _PROGRAMS = ("dfget", "dfdaemon", "supernode")
@@ -22,7 +23,8 @@ def add_program_options(parser: argparse.ArgumentParser) -> None:
     """Where Pantala's programs are and what they get on top."""
     parser.add_argument("--bin", type=Path, default=REPOSITORY / "target/release", help="directory of the programs")
     for program in _PROGRAMS:
-        parser.add_argument(f"--{program}-args", default="", metavar="ARGS", help=f"more arguments for {program}, quoted as one")
+        explanation = f"more arguments for {program}, quoted as one"
+        parser.add_argument(f"--{program}-args", default="", metavar="ARGS", help=explanation)
 
 
 def add_swarm_options(parser: argparse.ArgumentParser) -> None:
@@ -88,11 +90,15 @@ def _timeout(size: int, peers: int, rate: float, origin_rate: float, scenario: S
     return 30.0 + 10 * from_origin + 2 * wire_seconds(size, slowest) + peers * scenario.stagger
 
 
-def command(main: Callable[[], None]) -> None:
+def command(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Runs a command: what the person can mend is said without a traceback, signals clean up."""
+    args = parser.parse_args()
     end_on_signals()
     try:
-        main()
+        need_root()
+        need_programs("ip", "tc", "nginx")
+        scratch.sweep()
+        main(args)
     except BenchError as error:
         fail(str(error))
     except KeyboardInterrupt:

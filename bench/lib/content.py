@@ -32,11 +32,11 @@ class Truth:
         with path.open("rb") as handle:
             # A private writable mapping only because ctypes takes the address of nothing else; it is never written.
             self._map = mmap.mmap(handle.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.size = len(self._map)
 
     def same(self, address: int, offset: int, count: int) -> bool:
         """Whether `count` bytes at a memory address are those at `offset` of the original."""
         if offset + count > self.size:
             return False
-        return libc.memcmp(address, self._address + offset, count) == 0
+        return libc.memcmp(address, self.address + offset, count) == 0

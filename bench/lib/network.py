@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from lib import scratch
 from lib.processes import run
 from lib.system import inside
 from lib.units import payload_of_frames
@@ -37,7 +37,7 @@ class Network:
     def __init__(self) -> None:
         global _counter
         _counter += 1
-        self._prefix = f"pantala-{os.getpid()}-{_counter}"
+        self._prefix = f"{scratch.prefix()}{_counter}"
         self._switch = f"{self._prefix}-switch"
         self._namespaces: list[str] = []
         self._bridges: list[str] = []
@@ -128,7 +128,7 @@ def loopback() -> Iterator[str]:
     """A namespace with nothing but a loopback: every port is free, nothing can leave."""
     global _counter
     _counter += 1
-    name = f"pantala-{os.getpid()}-{_counter}-lo"
+    name = f"{scratch.prefix()}{_counter}-lo"
     run(["ip", "netns", "add", name])
     try:
         run(["ip", "-n", name, "link", "set", "lo", "up"])

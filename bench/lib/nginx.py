@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -36,6 +37,9 @@ http {{
 }}
 """
 
+# A client may have the last byte a moment before nginx writes the line.
+_LOG_SECONDS = 0.1
+
 _STATIC = "    server {{ listen {address}:{port} backlog=4096; root {root}; }}"
 
 
@@ -56,6 +60,7 @@ class Nginx:
 
     def served(self, uri: str | None = None) -> Served:
         """Requests that have ended and their body bytes; all of them, or those for one path."""
+        time.sleep(_LOG_SECONDS)
         log = self.directory / "access.log"
         rows = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         chosen = [row for row in rows if uri is None or row[-1] == uri]

@@ -22,9 +22,8 @@ def markdown(rows: list[list[str]]) -> str:
 def peer_table(result: Result) -> str:
     """One line per peer."""
     floor = result.setup.floor
-    rows = [
-        ["peer", "first MiB s", "last byte s", "÷ (S/B)", "stall s", "CPU s", "peak MiB", "read MiB", "written MiB", ""]
-    ]
+    head = ["peer", "first MiB s", "last byte s", "÷ (S/B)", "stall s", "CPU s", "peak MiB", "read MiB", "written MiB"]
+    rows = [[*head, ""]]
     for peer in result.peers:
         outcome, cost = peer.outcome, peer.usage
         last = outcome.last_byte

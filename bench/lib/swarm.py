@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Iterator
 
-from lib import modes, nginx, pantala, processes
+from lib import modes, nginx, pantala, processes, scratch
 from lib.content import write_random
 from lib.network import Host, Network, sent_payload
 from lib.readers import Outcome, Reader
@@ -144,10 +143,8 @@ class Result:
 @contextlib.contextmanager
 def content_file(size: int, seed: int) -> Iterator[Path]:
     """The content, in memory where the machine has /dev/shm, so that no disk is part of the measurement."""
-    memory = Path("/dev/shm")
-    parent = memory if memory.is_dir() and os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize > 2 * size else None
-    with tempfile.TemporaryDirectory(prefix="pantala-content-", dir=parent) as directory:
-        path = Path(directory) / "content.bin"
+    with scratch.directory(scratch.in_memory(size)) as directory:
+        path = directory / "content.bin"
         write_random(path, size, seed)
         yield path
 
@@ -156,7 +153,7 @@ def measure(setup: Setup, content: Path) -> Result:
     """Builds the lab, runs the swarm once, takes everything down again."""
     result = Result(setup)
     with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pantala-bench-")))
+        directory = stack.enter_context(scratch.directory())
         network = stack.enter_context(Network())
         lab = _build(setup, network, content, directory)
         mode = modes.by_name(setup.mode, setup.webseed)

@@ -1,0 +1,122 @@
+"""Fetching through sockets and programs inside a namespace, timed, and all of it read."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Sequence
+
+from lib import processes
+from lib.readers import Outcome, Reader, ReaderSpec
+from lib.system import BenchError, inside
+from lib.units import KIB
+
+_LEAD = 0.3
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has run to its end."""
+
+    seconds: float
+    usage: processes.Usage
+
+
+def run_timed(argv: Sequence[str], namespace: str, log: Path, timeout: float = 120.0) -> Finished:
+    """Runs a program with /dev/null as its output, from its start to its exit, and says what it cost."""
+    began = time.monotonic()
+    program = processes.start(argv, namespace=namespace, log=log)
+    try:
+        seconds = _await_exit(program, began, timeout)
+        ended = processes.usage(program.pid)
+        _, status, resources = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        processes.stop(program)
+    if program.returncode != 0:
+        raise BenchError(f"{argv[0]}: exit status {program.returncode}: {processes.tail(log, 3)}")
+    return Finished(seconds, replace(ended, cpu=resources.ru_utime + resources.ru_stime))
+
+
+def _await_exit(program: subprocess.Popen[bytes], began: float, timeout: float) -> float:
+    """Seconds until the program is a zombie, which still has its io counters."""
+    while os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() - began > timeout:
+            raise BenchError(f"{program.args!r} was not done after {timeout:.0f} s")
+        time.sleep(0.001)
+    return time.monotonic() - began
+
+
+def read_together(spec: ReaderSpec, count: int, timeout: float = 120.0) -> list[Outcome]:
+    """`count` readers of the same thing that start at the same instant; each one checks every byte."""
+    readers = [Reader(spec) for _ in range(count)]
+    try:
+        start = time.monotonic() + _LEAD
+        for reader in readers:
+            reader.start(start)
+        waiting = {reader.pipe: reader for reader in readers}
+        while waiting:
+            ready = wait(list(waiting), max(0.0, start + timeout - time.monotonic()))
+            if not ready:
+                raise BenchError(f"{len(waiting)} of {count} readers were not done after {timeout:.0f} s")
+            for pipe in ready:
+                reader = waiting[pipe]  # type: ignore[index]
+                reader.receive()
+                if reader.outcome:
+                    del waiting[pipe]  # type: ignore[arg-type]
+        outcomes = [reader.outcome for reader in readers if reader.outcome]
+    finally:
+        for reader in readers:
+            reader.close()
+    for outcome in outcomes:
+        if not outcome.complete:
+            wrong = f"wrong byte from {outcome.wrong_at} on" if outcome.wrong_at is not None else outcome.error
+            raise BenchError(f"{spec.url}: {wrong}")
+    return outcomes
+
+
+def first_byte(namespace: str, address: tuple[str, int], url: str, timeout: float = 60.0) -> float:
+    """Seconds from connect to the first byte of the body; the rest is read as well, and must be whole."""
+    host = url.split("/")[2]
+    request = f"GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    buffer = bytearray(256 * KIB)
+    with inside(namespace):
+        connection = socket.socket()
+    with connection:
+        connection.settimeout(timeout)
+        began = time.monotonic()
+        connection.connect(address)
+        connection.sendall(request)
+        head = b""
+        while b"\r\n\r\n" not in head or head.endswith(b"\r\n\r\n"):
+            block = connection.recv(64 * KIB)
+            if not block:
+                raise BenchError(f"{url}: ended before the body: {head[:60]!r}")
+            head += block
+        seconds = time.monotonic() - began
+        text, _, body = head.partition(b"\r\n\r\n")
+        received = len(body)
+        while count := connection.recv_into(buffer):
+            received += count
+    if not text.startswith(b"HTTP/1.1 200"):
+        raise BenchError(f"{url}: {text.splitlines()[0]!r}")
+    if f"content-length: {received}".encode() not in text.lower():
+        raise BenchError(f"{url}: {received} bytes, which is not the length it was announced with")
+    return seconds
+
+
+def warm(namespace: str, proxy: tuple[str, int], url: str) -> None:
+    """Fetches a URL through a proxy once and throws it away."""
+    first_byte(namespace, proxy, url)
+
+
+def allow_many_files() -> None:
+    """Raises the soft limit of open files to the hard one, for thousands of connections here and in what is started."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

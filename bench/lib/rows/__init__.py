@@ -1,0 +1,1 @@
+"""The rows of the "One node" table: each module measures one or two of them beside what they are compared with."""
