@@ -1,1 +1,34 @@
-//! (under construction)
+//! The supernode's brain: which peers exist, what they hold, who pulls from whom, and who may ask
+//! the origin for what.
+//!
+//! A plain machine: [`Swarm::handle`] takes events and the time, [`Swarm::poll_output`] gives the
+//! messages to send, [`Swarm::next_wakeup`] says when to come back. No sockets, no clock, no
+//! randomness but a seeded one. Holds no content.
+//!
+//! # How it decides
+//! - The first peer that asks for an unknown resource *learns* it: its own first GET brings the
+//!   metadata and goes on as the first source lease. Whoever asks meanwhile waits for that.
+//! - A source lease is a range of pieces that one peer, and no other, fetches from the origin. It
+//!   moves on when its holder leaves, falls silent, gets no byte for long, or gives it back.
+//! - Each task has as many trees as stripes (piece `i` is of stripe `i mod stripes`), rooted at
+//!   the holder of the lease at the live edge. A peer is an inner node in one tree and a leaf in
+//!   the others, so that it passes on about as much as it receives. The tree is a preference:
+//!   peers also know some others, and leave a parent that is late.
+//! - A digest comes from who held the lease for the piece, and goes to all members.
+//!
+//! # Invariants (checked by `debug_assert!`s and by the property tests)
+//! 1. No piece is leased to two peers at once, unless the one that holds it has failed to deliver
+//!    it to the other three times.
+//! 2. The trees have no cycles, and every member of a task but its root has a parent in each.
+//! 3. The count of copies of a piece is the number of members that said they hold it.
+//! 4. Nothing is kept of a peer that has gone.
+
+mod leases;
+mod message;
+mod resource;
+mod swarm;
+mod task;
+mod tree;
+
+pub use message::{Config, Event, Output, Stats};
+pub use swarm::Swarm;

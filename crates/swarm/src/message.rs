@@ -41,6 +41,10 @@ impl Default for Config {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is taken apart at once, never stored"
+)]
 pub enum Event {
     /// A peer's standing connection is there. A second one of the same peer replaces the first.
     Connected {

@@ -1,0 +1,169 @@
+use pantala_core::{PeerId, PieceIndex, Time};
+
+/// One peer's right to fetch consecutive pieces from the origin.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub holder: PeerId,
+    /// The first piece that has not come yet.
+    pub first: PieceIndex,
+    pub end: Option<PieceIndex>,
+    /// When its holder was last heard of.
+    pub alive: Time,
+    /// When bytes last came from the origin.
+    pub progressed: Time,
+}
+
+/// The source leases of one task; no piece is in two of them, unless forced.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    list: Vec<Lease>,
+}
+
+impl Leases {
+    pub fn iter(&self) -> impl Iterator<Item = &Lease> {
+        self.list.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn holder(&self, piece: PieceIndex) -> Option<&Lease> {
+        self.list.iter().find(|lease| lease.covers(piece))
+    }
+
+    pub fn holds(&self, peer: PeerId, piece: PieceIndex) -> bool {
+        self.list
+            .iter()
+            .any(|lease| lease.holder == peer && lease.covers(piece))
+    }
+
+    pub fn any_of(&self, peer: PeerId) -> bool {
+        self.list.iter().any(|lease| lease.holder == peer)
+    }
+
+    /// The first piece at or after `from` that somebody holds a lease for.
+    pub fn next_from(&self, from: PieceIndex) -> Option<PieceIndex> {
+        self.list
+            .iter()
+            .filter(|lease| lease.end.is_none_or(|end| end > from))
+            .map(|lease| lease.first.max(from))
+            .min()
+    }
+
+    pub fn grant(&mut self, holder: PeerId, first: PieceIndex, end: Option<PieceIndex>, now: Time) {
+        self.list.push(Lease {
+            holder,
+            first,
+            end,
+            alive: now,
+            progressed: now,
+        });
+    }
+
+    /// The holder is heard of; with bytes it also makes progress.
+    pub fn heard(&mut self, holder: PeerId, bytes: bool, now: Time) {
+        for lease in self.list.iter_mut().filter(|lease| lease.holder == holder) {
+            lease.alive = now;
+            if bytes {
+                lease.progressed = now;
+            }
+        }
+    }
+
+    /// A leased piece came.
+    pub fn came(&mut self, holder: PeerId, piece: PieceIndex, now: Time) {
+        self.heard(holder, true, now);
+        self.cut(|lease| lease.holder == holder, piece, Some(piece.next()));
+    }
+
+    /// Takes pieces out of the leases of one peer.
+    pub fn give_back(&mut self, holder: PeerId, first: PieceIndex, end: Option<PieceIndex>) {
+        self.cut(|lease| lease.holder == holder, first, end);
+    }
+
+    /// Takes all leases of a peer away.
+    pub fn take_all(&mut self, holder: PeerId) -> Vec<Lease> {
+        let (taken, kept) = std::mem::take(&mut self.list)
+            .into_iter()
+            .partition(|lease| lease.holder == holder);
+        self.list = kept;
+        taken
+    }
+
+    /// The content ends before `end`.
+    pub fn limit(&mut self, end: PieceIndex) {
+        self.cut(|_| true, end, None);
+    }
+
+    fn cut(&mut self, which: impl Fn(&Lease) -> bool, first: PieceIndex, end: Option<PieceIndex>) {
+        let mut kept = Vec::with_capacity(self.list.len() + 1);
+        for lease in self.list.drain(..) {
+            if !which(&lease) {
+                kept.push(lease);
+                continue;
+            }
+            let left = Lease {
+                end: Some(lease.end.map_or(first, |old| old.min(first))),
+                ..lease.clone()
+            };
+            if left.end.is_some_and(|end| lease.first < end) {
+                kept.push(left);
+            }
+            if let Some(end) = end {
+                let right = Lease {
+                    first: lease.first.max(end),
+                    ..lease
+                };
+                if right.end.is_none_or(|stop| right.first < stop) {
+                    kept.push(right);
+                }
+            }
+        }
+        self.list = kept;
+    }
+}
+
+impl Lease {
+    pub fn covers(&self, piece: PieceIndex) -> bool {
+        self.first <= piece && self.end.is_none_or(|end| piece < end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PeerId = PeerId::from_bytes([1; 16]);
+    const B: PeerId = PeerId::from_bytes([2; 16]);
+
+    fn p(n: u32) -> PieceIndex {
+        PieceIndex::new(n)
+    }
+
+    #[test]
+    fn a_lease_shrinks_as_its_pieces_come() {
+        let mut leases = Leases::default();
+        leases.grant(A, p(0), None, Time::ZERO);
+        leases.came(A, p(0), Time::ZERO);
+        leases.came(A, p(2), Time::ZERO);
+        assert!(!leases.holds(A, p(0)) && leases.holds(A, p(1)) && !leases.holds(A, p(2)));
+        assert!(leases.holds(A, p(1000)));
+        assert_eq!(leases.next_from(p(2)), Some(p(3)));
+    }
+
+    #[test]
+    fn only_the_holders_own_pieces_are_given_back() {
+        let mut leases = Leases::default();
+        leases.grant(A, p(0), Some(p(4)), Time::ZERO);
+        leases.grant(B, p(4), None, Time::ZERO);
+        leases.give_back(A, p(2), None);
+        assert!(leases.holds(A, p(1)) && leases.holder(p(2)).is_none() && leases.holds(B, p(4)));
+        leases.limit(p(6));
+        assert!(leases.holds(B, p(5)) && leases.holder(p(6)).is_none());
+    }
+}

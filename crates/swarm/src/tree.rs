@@ -1,0 +1,447 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use pantala_core::PeerId;
+
+/// The distribution trees of one task, one a stripe.
+///
+/// Every peer has as many upload slots as there are stripes, all of them in the stripe it is inner
+/// in (the root has one in each): so each passes on about as much as it receives, and a tree over
+/// `n` peers is about log_stripes(n) deep (SplitStream's idea). With one stripe this is a chain.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    stripes: u32,
+    nodes: BTreeMap<PeerId, Node>,
+    /// Per stripe: peers with a free slot, the shallowest and oldest first.
+    open: Vec<BTreeSet<(u32, u64, PeerId)>>,
+    /// Per stripe: attached peers that feed nobody in it, the shallowest and oldest first.
+    leaves: Vec<BTreeSet<(u32, u64, PeerId)>>,
+    inner: Vec<usize>,
+    root: Option<PeerId>,
+    counter: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// When it came, to break ties by age.
+    seq: u64,
+    /// The stripe it is an inner node in.
+    inner: u32,
+    up: Vec<Option<PeerId>>,
+    down: Vec<Vec<PeerId>>,
+    depth: Vec<u32>,
+}
+
+/// The depth of who has no way to the root yet: deeper than anybody.
+const ADRIFT: u32 = 1 << 20;
+/// Open slots that are looked at for one choice before taste gives way to having a parent at all.
+const LOOKS: usize = 64;
+
+impl Trees {
+    pub fn new(stripes: u32) -> Self {
+        Self {
+            stripes,
+            nodes: BTreeMap::new(),
+            open: vec![BTreeSet::new(); stripes as usize],
+            leaves: vec![BTreeSet::new(); stripes as usize],
+            inner: vec![0; stripes as usize],
+            root: None,
+            counter: 0,
+        }
+    }
+
+    pub fn stripes(&self) -> u32 {
+        self.stripes
+    }
+
+    pub fn root(&self) -> Option<PeerId> {
+        self.root
+    }
+
+    /// A peer comes, without parents yet: inner in the stripe that has the fewest inner nodes.
+    pub fn add(&mut self, peer: PeerId) {
+        if self.nodes.contains_key(&peer) {
+            return;
+        }
+        let inner = (0..self.stripes)
+            .min_by_key(|&s| self.inner[s as usize])
+            .unwrap_or(0);
+        self.inner[inner as usize] += 1;
+        self.counter += 1;
+        let stripes = self.stripes as usize;
+        self.nodes.insert(
+            peer,
+            Node {
+                seq: self.counter,
+                inner,
+                up: vec![None; stripes],
+                down: vec![Vec::new(); stripes],
+                depth: vec![ADRIFT; stripes],
+            },
+        );
+        (0..self.stripes).for_each(|stripe| self.reopen(peer, stripe));
+    }
+
+    /// A peer goes; who loses its parent with it.
+    pub fn remove(&mut self, peer: PeerId) -> Vec<(PeerId, u32)> {
+        let mut orphans = Vec::new();
+        for stripe in 0..self.stripes {
+            self.detach(peer, stripe);
+            self.close(peer, stripe);
+            let children = self
+                .nodes
+                .get_mut(&peer)
+                .map(|node| std::mem::take(&mut node.down[stripe as usize]))
+                .unwrap_or_default();
+            for child in children {
+                if let Some(node) = self.nodes.get_mut(&child) {
+                    node.up[stripe as usize] = None;
+                }
+                self.settle(child, stripe);
+                orphans.push((child, stripe));
+            }
+        }
+        if let Some(node) = self.nodes.remove(&peer) {
+            self.inner[node.inner as usize] -= 1;
+        }
+        if self.root == Some(peer) {
+            self.root = None;
+        }
+        orphans
+    }
+
+    /// Makes a peer the root of all trees; who was it before is adrift until attached.
+    pub fn set_root(&mut self, peer: PeerId) {
+        if self.root == Some(peer) || !self.nodes.contains_key(&peer) {
+            return;
+        }
+        let old = self.root.replace(peer);
+        for stripe in 0..self.stripes {
+            self.detach(peer, stripe);
+            self.settle(peer, stripe);
+            if let Some(old) = old {
+                self.settle(old, stripe);
+            }
+        }
+    }
+
+    pub fn parent(&self, peer: PeerId, stripe: u32) -> Option<PeerId> {
+        self.nodes.get(&peer)?.up[stripe as usize]
+    }
+
+    pub fn parents(&self, peer: PeerId) -> Vec<Option<PeerId>> {
+        self.nodes
+            .get(&peer)
+            .map(|node| node.up.clone())
+            .unwrap_or_default()
+    }
+
+    /// How many children it feeds, over all stripes.
+    pub fn load(&self, peer: PeerId) -> usize {
+        self.nodes
+            .get(&peer)
+            .map_or(0, |node| node.down.iter().map(Vec::len).sum())
+    }
+
+    pub fn detach(&mut self, peer: PeerId, stripe: u32) {
+        let s = stripe as usize;
+        let Some(parent) = self.nodes.get_mut(&peer).and_then(|node| node.up[s].take()) else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(&parent) {
+            node.down[s].retain(|&child| child != peer);
+        }
+        self.reopen(parent, stripe);
+        self.settle(peer, stripe);
+    }
+
+    /// Gives a peer a parent in a stripe: the shallowest open slot whose owner `may` feed it, else
+    /// the peer with the fewest children that may, else anybody. Never one of its own descendants.
+    /// An inner node takes the place of a shallower leaf that it may feed: otherwise leaves would
+    /// fill the slots near the root and the tree would be as deep as the swarm is large. `None`
+    /// only when the peer is the root or there is nobody.
+    pub fn attach(
+        &mut self,
+        peer: PeerId,
+        stripe: u32,
+        may: impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<PeerId> {
+        if self.root == Some(peer) {
+            return None;
+        }
+        self.detach(peer, stripe);
+        if let Some((leaf, above)) = self.displaceable(peer, stripe, &may) {
+            self.detach(leaf, stripe);
+            self.link(peer, above, stripe);
+            self.link(leaf, peer, stripe);
+            return Some(above);
+        }
+        let parent = self.choose(peer, stripe, |candidate| may(candidate, peer))?;
+        self.link(peer, parent, stripe);
+        Some(parent)
+    }
+
+    fn link(&mut self, child: PeerId, parent: PeerId, stripe: u32) {
+        let s = stripe as usize;
+        if let Some(node) = self.nodes.get_mut(&parent) {
+            node.down[s].push(child);
+        }
+        if let Some(node) = self.nodes.get_mut(&child) {
+            node.up[s] = Some(parent);
+        }
+        self.reopen(parent, stripe);
+        self.settle(child, stripe);
+    }
+
+    /// A leaf whose place an inner node should take, and the leaf's parent.
+    fn displaceable(
+        &self,
+        peer: PeerId,
+        stripe: u32,
+        may: &impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<(PeerId, PeerId)> {
+        let s = stripe as usize;
+        let node = self.nodes.get(&peer)?;
+        if node.down[s].len() >= self.slots(peer, node, stripe) {
+            return None;
+        }
+        let open = self.open[s]
+            .iter()
+            .find(|&&(_, _, id)| id != peer && may(id, peer));
+        let below_open = open.map_or(ADRIFT, |&(depth, _, _)| depth + 1);
+        self.leaves[s]
+            .iter()
+            .take_while(|&&(depth, _, _)| depth < below_open)
+            .take(LOOKS)
+            .filter_map(|&(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
+            .find(|&(leaf, above)| {
+                leaf != peer
+                    && may(peer, leaf)
+                    && may(above, peer)
+                    && !self.below(above, peer, stripe)
+            })
+    }
+
+    fn choose(&self, peer: PeerId, stripe: u32, may: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+        let sound = |&candidate: &PeerId| candidate != peer && !self.below(candidate, peer, stripe);
+        let open = || {
+            self.open[stripe as usize]
+                .iter()
+                .map(|&(_, _, id)| id)
+                .take(LOOKS)
+        };
+        if let Some(found) = open().filter(sound).find(|&id| may(id)) {
+            return Some(found);
+        }
+        let by_load = |may: &dyn Fn(PeerId) -> bool| {
+            self.nodes
+                .iter()
+                .filter(|(_, node)| node.depth[stripe as usize] < ADRIFT)
+                .map(|(&id, node)| (id, node))
+                .filter(|(id, _)| sound(id) && may(*id))
+                .min_by_key(|(id, node)| (self.load(*id), node.depth[stripe as usize], node.seq))
+                .map(|(id, _)| id)
+        };
+        by_load(&may)
+            .or_else(|| open().find(sound))
+            .or_else(|| by_load(&|_| true))
+    }
+
+    /// Whether `peer` hangs below `above`, or is it.
+    fn below(&self, peer: PeerId, above: PeerId, stripe: u32) -> bool {
+        let mut at = Some(peer);
+        while let Some(id) = at {
+            if id == above {
+                return true;
+            }
+            at = self.parent(id, stripe);
+        }
+        false
+    }
+
+    fn slots(&self, peer: PeerId, node: &Node, stripe: u32) -> usize {
+        if self.root == Some(peer) {
+            1
+        } else if node.inner == stripe {
+            self.stripes as usize
+        } else {
+            0
+        }
+    }
+
+    /// Computes the depths of a peer and all below it anew.
+    fn settle(&mut self, peer: PeerId, stripe: u32) {
+        let s = stripe as usize;
+        let mut stack = vec![peer];
+        while let Some(id) = stack.pop() {
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            let depth = match node.up[s] {
+                _ if self.root == Some(id) => 0,
+                Some(parent) => self.nodes.get(&parent).map_or(ADRIFT, |up| up.depth[s] + 1),
+                None => ADRIFT,
+            };
+            self.close(id, stripe);
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.depth[s] = depth;
+                stack.extend(&node.down[s]);
+            }
+            self.reopen(id, stripe);
+        }
+    }
+
+    fn close(&mut self, peer: PeerId, stripe: u32) {
+        if let Some(node) = self.nodes.get(&peer) {
+            let key = (node.depth[stripe as usize], node.seq, peer);
+            self.open[stripe as usize].remove(&key);
+            self.leaves[stripe as usize].remove(&key);
+        }
+    }
+
+    fn reopen(&mut self, peer: PeerId, stripe: u32) {
+        let s = stripe as usize;
+        let Some(node) = self.nodes.get(&peer) else {
+            return;
+        };
+        let key = (node.depth[s], node.seq, peer);
+        let slots = self.slots(peer, node, stripe);
+        if node.down[s].len() < slots {
+            self.open[s].insert(key);
+        } else {
+            self.open[s].remove(&key);
+        }
+        if slots == 0 && node.down[s].is_empty() && node.up[s].is_some() {
+            self.leaves[s].insert(key);
+        } else {
+            self.leaves[s].remove(&key);
+        }
+    }
+
+    /// Peers that have no parent in a stripe though they are not the root.
+    pub fn adrift(&self) -> Vec<(PeerId, u32)> {
+        let loose = |(&id, node): (&PeerId, &Node)| {
+            let up: Vec<_> = node
+                .up
+                .iter()
+                .enumerate()
+                .filter(|(_, up)| up.is_none())
+                .map(|(s, _)| (id, s as u32))
+                .collect();
+            up
+        };
+        self.nodes
+            .iter()
+            .filter(|(id, _)| self.root != Some(**id))
+            .flat_map(loose)
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub fn check(&self) {
+        for (&id, node) in &self.nodes {
+            for stripe in 0..self.stripes {
+                let s = stripe as usize;
+                for child in &node.down[s] {
+                    assert_eq!(
+                        self.nodes[child].up[s],
+                        Some(id),
+                        "child and parent disagree"
+                    );
+                }
+                if let Some(parent) = node.up[s] {
+                    assert!(
+                        self.nodes[&parent].down[s].contains(&id),
+                        "parent and child disagree"
+                    );
+                    assert!(!self.below(parent, id, stripe), "a cycle");
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn depth(&self) -> u32 {
+        self.nodes
+            .values()
+            .flat_map(|node| node.depth.iter().copied())
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(n: u8) -> PeerId {
+        let mut bytes = [0; 16];
+        bytes[0] = n;
+        PeerId::from_bytes(bytes)
+    }
+
+    fn join(trees: &mut Trees, peer: PeerId) {
+        trees.add(peer);
+        if trees.root().is_none() {
+            trees.set_root(peer);
+        }
+        for stripe in 0..trees.stripes() {
+            trees.attach(peer, stripe, |_, _| true);
+        }
+    }
+
+    #[test]
+    fn one_stripe_is_a_chain() {
+        let mut trees = Trees::new(1);
+        (0..8).for_each(|n| join(&mut trees, id(n)));
+        trees.check();
+        assert_eq!(trees.depth(), 7);
+        assert!((0..8).all(|n| trees.load(id(n)) <= 1));
+    }
+
+    #[test]
+    fn two_stripes_are_shallow_and_fair() {
+        let mut trees = Trees::new(2);
+        (0..200).for_each(|n| join(&mut trees, id(n)));
+        trees.check();
+        assert!(trees.depth() <= 10, "depth {}", trees.depth());
+        assert!(
+            (0..200).all(|n| trees.load(id(n)) <= 2),
+            "nobody uploads more than it receives"
+        );
+        assert!(trees.adrift().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn survives_any_coming_and_going(
+            stripes in 1u32..4,
+            ops in prop::collection::vec((0u8..4, 0u8..24), 0..150),
+        ) {
+            let mut trees = Trees::new(stripes);
+            for (op, n) in ops {
+                match op {
+                    0 | 1 => join(&mut trees, id(n)),
+                    2 => {
+                        let orphans = trees.remove(id(n));
+                        if trees.root().is_none() && let Some(&(orphan, _)) = orphans.first() {
+                            trees.set_root(orphan);
+                        }
+                        for (orphan, stripe) in orphans {
+                            trees.attach(orphan, stripe, |_, _| true);
+                        }
+                    }
+                    _ => trees.set_root(id(n)),
+                }
+                for (peer, stripe) in trees.adrift() {
+                    trees.attach(peer, stripe, |_, _| true);
+                }
+                trees.check();
+                if trees.root().is_some() {
+                    prop_assert!(trees.adrift().is_empty());
+                }
+            }
+        }
+    }
+}
