@@ -45,7 +45,7 @@ def peer_table(result: Result) -> str:
 
 
 def _remark(wrong_at: int | None, error: str | None) -> str:
-    wrong = f"WRONG BYTES from {wrong_at} on" if wrong_at is not None else ""
+    wrong = f"WRONG BYTES in the read at {wrong_at}" if wrong_at is not None else ""
     return " ".join(part for part in (wrong, error.replace("\n", " / ")[:200] if error else "") if part)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import time
@@ -285,7 +286,7 @@ class _Run:
         for daemon in self._daemons:
             try:
                 own = daemon.metrics()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 continue
             for name, value in own.items():
                 totals[name] = totals.get(name, 0.0) + value
