@@ -100,6 +100,8 @@ impl OriginBody {
     /// The next bytes, [`BLOCK_MAX`] at most and never none; `None` where the body ends. A
     /// transfer that breaks goes on at the same byte over another connection.
     ///
+    /// They share memory with the connection's read buffer: whoever keeps them copies them.
+    ///
     /// Cancel safe: what a dropped call had not handed over, the next call does.
     ///
     /// # Errors

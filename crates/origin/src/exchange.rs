@@ -39,7 +39,7 @@ pub(crate) async fn exchange(
             drop_credentials(&mut headers);
         }
         url = target;
-        // Credentials in a `Location` are the origin's to give: they hold for that hop.
+        // A user part in a `Location` is the origin's to give.
         take_user(transport, &mut url, &mut headers);
     }
     let limit = transport.config().max_redirects;

@@ -118,10 +118,14 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
         return unreachable(format!("the host name {name} does not resolve"))
             .hint("check the host name");
     }
-    if error.is_timeout() {
+    if error.is_timeout() && error.is_connect() {
         let what = format!("{host} did not accept a connection within {connect_timeout:?}");
         return Error::new(Who::Origin, Kind::Timeout, what)
             .hint("check the host and port, and that no firewall is in the way");
+    }
+    if error.is_timeout() {
+        let what = format!("{host} stopped answering");
+        return Error::new(Who::Origin, Kind::Timeout, what);
     }
     if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         return protocol(
@@ -151,10 +155,12 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
 pub(crate) fn broken_body(error: &reqwest::Error, url: &Url, position: u64) -> Error {
     let url = display_url(url.as_str());
     let what = format!("{url} broke off at byte {position}: {}", root_cause(error));
-    let defect = find::<hyper::Error>(error).is_some_and(|cause| {
-        cause.is_incomplete_message() || cause.is_parse() || cause.is_body_write_aborted()
-    });
-    let kind = if defect {
+    // hyper reports an end before the announced one as an unexpected end of file.
+    let ended_early =
+        find::<io::Error>(error).is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof);
+    let malformed = find::<hyper::Error>(error)
+        .is_some_and(|cause| cause.is_incomplete_message() || cause.is_parse());
+    let kind = if ended_early || malformed {
         Kind::Protocol
     } else {
         Kind::Unreachable
