@@ -1,0 +1,34 @@
+//! The control protocol: a peer's standing connection to its supernode.
+//!
+//! `proto/pantala/v1/control.proto` says what travels. A [`Control`] keeps the peer's end
+//! standing; [`service`] and [`serve`] are the supernode's end. Both turn the connection into
+//! plain events: there, a message, gone.
+//!
+//! A session is one HTTP/2 stream on a connection of its own. It lasts until either end closes it
+//! or no longer answers pings; the messages still queued then are lost, and the next session
+//! begins with what the peer holds ([`pantala_core::control::FromPeer::Resume`]). For the same
+//! reason a full queue ends the session instead of losing one message: the two would disagree
+//! from there on.
+
+mod client;
+mod decode;
+mod encode;
+mod limits;
+mod outgoing;
+mod serve;
+mod server;
+mod transport;
+
+#[allow(missing_docs, clippy::all)]
+mod proto {
+    tonic::include_proto!("pantala.v1");
+}
+
+pub use client::{ClientConfig, Control, ControlEvent};
+pub use decode::Invalid;
+pub use limits::{MAX_HEADERS, MAX_LABELS, MAX_PARENTS, MAX_PIECES, MAX_TEXT};
+pub use serve::serve;
+pub use server::{Outbox, PATH, Service, SessionEvent, Sessions, service};
+
+#[cfg(test)]
+mod tests;

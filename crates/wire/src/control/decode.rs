@@ -1,0 +1,428 @@
+//! The wire to values. Everything is checked; what does not pass ends the session.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pantala_core::{
+    ContentMeta, Error, Kind, PieceDigest, PieceIndex, Validators, Who,
+    control::{
+        FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume, ToPeer,
+        Trouble,
+    },
+};
+use thiserror::Error;
+
+use super::{
+    limits::{Bounded, MAX_PARENTS, MAX_PIECES, list},
+    proto,
+};
+
+/// Why a message is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Invalid {
+    /// A field that must be there is not, or a kind is one this side does not know.
+    #[error("{0} is missing or unknown")]
+    Missing(&'static str),
+    /// An identifier, a digest or an address of a wrong size.
+    #[error("{what} of {len} bytes")]
+    Size {
+        /// Of what.
+        what: &'static str,
+        /// Its bytes.
+        len: usize,
+    },
+    /// A list or text past its bound.
+    #[error("{len} {what}, more than {max}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A run without a piece, or past the last piece there can be.
+    #[error("a run of {count} pieces from {first}")]
+    Run {
+        /// Its first piece.
+        first: u32,
+        /// How many it claims.
+        count: u32,
+    },
+    /// A number that its meaning does not allow.
+    #[error("{what} {value} is out of range")]
+    Range {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// A first frame without a hello, or a later one with it.
+    #[error("a hello belongs in the first frame, and only there")]
+    Hello,
+}
+
+impl TryFrom<proto::Hello> for Hello {
+    type Error = Invalid;
+    fn try_from(hello: proto::Hello) -> Result<Self, Invalid> {
+        let peer = peer_addr(hello.peer.ok_or(Invalid::Missing("a peer"))?)?;
+        // Children would be told to connect to themselves.
+        if peer.addr.ip().is_unspecified() {
+            return Err(Invalid::Missing("the address of a peer"));
+        }
+        let label = |label: proto::Label| (label.name, label.value);
+        let hello = Hello {
+            peer,
+            labels: hello.labels.into_iter().map(label).collect(),
+        };
+        hello.check()?;
+        Ok(hello)
+    }
+}
+
+impl TryFrom<proto::FromPeer> for FromPeer {
+    type Error = Invalid;
+    fn try_from(message: proto::FromPeer) -> Result<Self, Invalid> {
+        use proto::from_peer::Kind;
+        let message = match message.kind.ok_or(Invalid::Missing("a message's kind"))? {
+            Kind::Register(m) => FromPeer::Register(Register {
+                key: id("a key", &m.key)?,
+                shown: m.shown,
+                start: m.start,
+                private: m.private,
+            }),
+            Kind::Resume(m) => FromPeer::Resume(Resume {
+                key: id("a key", &m.key)?,
+                task: id("a task", &m.task)?,
+                meta: meta(m.meta)?,
+                held: runs(m.held)?,
+                digests: digests(m.digests)?,
+                position: PieceIndex::new(m.position),
+                shown: m.shown,
+            }),
+            Kind::Learned(m) => FromPeer::Learned {
+                key: id("a key", &m.key)?,
+                learned: learned(m.outcome.ok_or(Invalid::Missing("what was learned"))?)?,
+            },
+            Kind::Have(m) => FromPeer::Have {
+                task: id("a task", &m.task)?,
+                gained: runs(m.gained)?,
+                lost: runs(m.lost)?,
+                position: PieceIndex::new(m.position),
+                reader_bound: m.reader_bound,
+            },
+            Kind::Sealed(m) => FromPeer::Sealed {
+                task: id("a task", &m.task)?,
+                piece: PieceIndex::new(m.piece),
+                digest: digest(&m.digest)?,
+            },
+            Kind::Ended(m) => FromPeer::Ended {
+                task: id("a task", &m.task)?,
+                length: m.length,
+            },
+            Kind::AskLease(m) => FromPeer::AskLease {
+                task: id("a task", &m.task)?,
+                piece: PieceIndex::new(m.piece),
+                late: m.late,
+            },
+            Kind::ReturnLease(m) => {
+                let (first, end) = span(m.pieces)?;
+                let task = id("a task", &m.task)?;
+                FromPeer::ReturnLease { task, first, end }
+            }
+            Kind::Pulse(m) => FromPeer::Pulse {
+                task: id("a task", &m.task)?,
+                bytes: m.bytes,
+            },
+            Kind::Trouble(m) => FromPeer::Trouble {
+                trouble: trouble(m.what())?,
+                task: id("a task", &m.task)?,
+                peer: id("a peer", &m.peer)?,
+            },
+            Kind::Poison(m) => FromPeer::Poison {
+                task: id("a task", &m.task)?,
+            },
+            Kind::Leave(m) => FromPeer::Leave {
+                task: id("a task", &m.task)?,
+            },
+        };
+        message.check()?;
+        Ok(message)
+    }
+}
+
+impl TryFrom<proto::ToPeer> for ToPeer {
+    type Error = Invalid;
+    fn try_from(message: proto::ToPeer) -> Result<Self, Invalid> {
+        use proto::to_peer::Kind;
+        let message = match message.kind.ok_or(Invalid::Missing("a message's kind"))? {
+            Kind::Known(m) => ToPeer::Known {
+                key: id("a key", &m.key)?,
+                known: known(m.known.ok_or(Invalid::Missing("what is known"))?)?,
+            },
+            Kind::Learn(m) => ToPeer::Learn {
+                key: id("a key", &m.key)?,
+                stale: match m.stale {
+                    Some(stale) => Some((id("a task", &stale.task)?, meta(stale.meta)?)),
+                    None => None,
+                },
+            },
+            Kind::Direct(m) => ToPeer::Direct {
+                key: id("a key", &m.key)?,
+            },
+            Kind::Refused(m) => ToPeer::Refused {
+                key: id("a key", &m.key)?,
+                error: error(m.error.ok_or(Invalid::Missing("an error"))?)?,
+            },
+            Kind::Parents(m) => ToPeer::Parents {
+                task: id("a task", &m.task)?,
+                parents: parents(m.parents)?,
+            },
+            Kind::Digests(m) => ToPeer::Digests {
+                task: id("a task", &m.task)?,
+                digests: digests(m.digests)?,
+            },
+            Kind::Lease(m) => {
+                let (first, end) = span(m.pieces)?;
+                let task = id("a task", &m.task)?;
+                ToPeer::Lease { task, first, end }
+            }
+            Kind::LeaseEnded(m) => {
+                let (first, end) = span(m.pieces)?;
+                let task = id("a task", &m.task)?;
+                ToPeer::LeaseEnded { task, first, end }
+            }
+            Kind::Ended(m) => ToPeer::Ended {
+                task: id("a task", &m.task)?,
+                length: m.length,
+            },
+            Kind::Poisoned(m) => ToPeer::Poisoned {
+                task: id("a task", &m.task)?,
+            },
+            Kind::Unknown(m) => ToPeer::Unknown {
+                task: id("a task", &m.task)?,
+            },
+        };
+        message.check()?;
+        Ok(message)
+    }
+}
+
+fn id<'a, T: TryFrom<&'a [u8]>>(what: &'static str, bytes: &'a Bytes) -> Result<T, Invalid> {
+    T::try_from(bytes).map_err(|_| Invalid::Size {
+        what,
+        len: bytes.len(),
+    })
+}
+
+fn digest(bytes: &[u8]) -> Result<PieceDigest, Invalid> {
+    let sized = bytes.try_into().map_err(|_| Invalid::Size {
+        what: "a digest",
+        len: bytes.len(),
+    })?;
+    Ok(PieceDigest::from_bytes(sized))
+}
+
+fn run(run: &proto::PieceRun) -> Result<PieceRun, Invalid> {
+    let &proto::PieceRun { first, count } = run;
+    if count == 0 || first.checked_add(count).is_none() {
+        return Err(Invalid::Run { first, count });
+    }
+    Ok((PieceIndex::new(first), count))
+}
+
+fn runs(runs: Vec<proto::PieceRun>) -> Result<Vec<PieceRun>, Invalid> {
+    list("runs", runs.len(), MAX_PIECES)?;
+    runs.iter().map(run).collect()
+}
+
+fn digests(
+    digests: Option<proto::PieceDigests>,
+) -> Result<Vec<(PieceIndex, PieceDigest)>, Invalid> {
+    let proto::PieceDigests { runs, digests } = digests.unwrap_or_default();
+    let (bytes, rest) = digests.as_chunks::<32>();
+    // Counted before anything is allocated for it.
+    list("digests", bytes.len(), MAX_PIECES)?;
+    let named: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
+    if !rest.is_empty() || named != bytes.len() as u64 {
+        return Err(Invalid::Size {
+            what: "digests",
+            len: digests.len(),
+        });
+    }
+    let mut pairs = Vec::with_capacity(bytes.len());
+    let mut bytes = bytes.iter();
+    for each in &runs {
+        // A lone last piece has no run's end to speak of, and is a piece all the same.
+        let last = each.first == u32::MAX && each.count == 1;
+        let (first, count) = if last {
+            (PieceIndex::new(each.first), 1)
+        } else {
+            run(each)?
+        };
+        for (offset, digest) in (0..count).zip(&mut bytes) {
+            let piece = PieceIndex::new(first.get() + offset);
+            pairs.push((piece, PieceDigest::from_bytes(*digest)));
+        }
+    }
+    Ok(pairs)
+}
+
+fn span(span: Option<proto::PieceSpan>) -> Result<(PieceIndex, Option<PieceIndex>), Invalid> {
+    let proto::PieceSpan { first, end } = span.ok_or(Invalid::Missing("a span of pieces"))?;
+    match end {
+        Some(end) if end < first => Err(Invalid::Range {
+            what: "the end of a span",
+            value: end.into(),
+        }),
+        _ => Ok((PieceIndex::new(first), end.map(PieceIndex::new))),
+    }
+}
+
+fn peer_addr(peer: proto::PeerAddr) -> Result<PeerAddr, Invalid> {
+    let addr = peer.addr.ok_or(Invalid::Missing("the address of a peer"))?;
+    let ip = if let Ok(ip) = <[u8; 4]>::try_from(&addr.ip[..]) {
+        IpAddr::V4(Ipv4Addr::from(ip))
+    } else if let Ok(ip) = <[u8; 16]>::try_from(&addr.ip[..]) {
+        IpAddr::V6(Ipv6Addr::from(ip))
+    } else {
+        let len = addr.ip.len();
+        return Err(Invalid::Size {
+            what: "an ip address",
+            len,
+        });
+    };
+    Ok(PeerAddr {
+        id: id("a peer", &peer.id)?,
+        addr: SocketAddr::new(ip, narrow("a port", addr.port)?),
+    })
+}
+
+fn narrow(what: &'static str, value: u32) -> Result<u16, Invalid> {
+    value.try_into().map_err(|_| Invalid::Range {
+        what,
+        value: value.into(),
+    })
+}
+
+fn parents(parents: Option<proto::Parents>) -> Result<Parents, Invalid> {
+    let parents = parents.ok_or(Invalid::Missing("parents"))?;
+    list("parents", parents.preferred.len(), MAX_PARENTS)?;
+    list("parents", parents.others.len(), MAX_PARENTS)?;
+    let slot = |slot: proto::ParentSlot| slot.parent.map(peer_addr).transpose();
+    Ok(Parents {
+        preferred: parents
+            .preferred
+            .into_iter()
+            .map(slot)
+            .collect::<Result<_, _>>()?,
+        others: parents
+            .others
+            .into_iter()
+            .map(peer_addr)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn meta(meta: Option<proto::ContentMeta>) -> Result<ContentMeta, Invalid> {
+    let meta = meta.ok_or(Invalid::Missing("metadata"))?;
+    let header = |header: proto::Header| (header.name, header.value);
+    Ok(ContentMeta {
+        length: meta.length,
+        validators: Validators {
+            etag: meta.etag,
+            last_modified: meta.last_modified,
+        },
+        ranges: meta.ranges,
+        content_type: meta.content_type,
+        content_encoding: meta.content_encoding,
+        headers: meta.headers.into_iter().map(header).collect(),
+        fresh_for: match meta.fresh_for {
+            Some(proto::Duration { nanos, .. }) if nanos >= 1_000_000_000 => {
+                return Err(Invalid::Range {
+                    what: "nanoseconds",
+                    value: nanos.into(),
+                });
+            }
+            Some(proto::Duration { seconds, nanos }) => Some(Duration::new(seconds, nanos)),
+            None => None,
+        },
+        private: meta.private,
+    })
+}
+
+fn known(known: proto::Known) -> Result<Known, Invalid> {
+    Ok(Known {
+        task: id("a task", &known.task)?,
+        meta: meta(known.meta)?,
+        digests: digests(known.digests)?,
+        parents: parents(known.parents)?,
+    })
+}
+
+fn learned(outcome: proto::learned::Outcome) -> Result<Learned, Invalid> {
+    use proto::learned::Outcome;
+    Ok(match outcome {
+        Outcome::Content(content) => Learned::Content {
+            task: id("a task", &content.task)?,
+            meta: meta(content.meta)?,
+        },
+        Outcome::Unchanged(unchanged) => Learned::Unchanged {
+            meta: meta(Some(unchanged))?,
+        },
+        Outcome::Unshareable(proto::Unshareable {}) => Learned::Unshareable,
+        Outcome::Failed(failed) => Learned::Failed {
+            error: error(failed)?,
+        },
+    })
+}
+
+fn trouble(what: proto::trouble::What) -> Result<Trouble, Invalid> {
+    use proto::trouble::What;
+    match what {
+        What::Unspecified => Err(Invalid::Missing("a trouble's kind")),
+        What::Slow => Ok(Trouble::Slow),
+        What::Gone => Ok(Trouble::Gone),
+        What::Corrupt => Ok(Trouble::Corrupt),
+    }
+}
+
+fn error(error: proto::Error) -> Result<Error, Invalid> {
+    let who = match error.who() {
+        proto::Who::Unspecified => return Err(Invalid::Missing("whose error it is")),
+        proto::Who::Origin => Who::Origin,
+        proto::Who::Peer => Who::Peer,
+        proto::Who::Supernode => Who::Supernode,
+        proto::Who::Reader => Who::Reader,
+        proto::Who::User => Who::User,
+        proto::Who::Us => Who::Us,
+    };
+    let kind = match error.kind() {
+        proto::Kind::Unspecified => return Err(Invalid::Missing("an error's kind")),
+        proto::Kind::BadInput => Kind::BadInput,
+        proto::Kind::Unreachable => Kind::Unreachable,
+        proto::Kind::Tls => Kind::Tls,
+        proto::Kind::Denied => Kind::Denied,
+        proto::Kind::NotFound => Kind::NotFound,
+        proto::Kind::RangeNotSatisfiable => Kind::RangeNotSatisfiable,
+        proto::Kind::Status => Kind::Status(narrow("a status", error.status)?),
+        proto::Kind::Protocol => Kind::Protocol,
+        proto::Kind::Changed => Kind::Changed,
+        proto::Kind::DigestMismatch => Kind::DigestMismatch,
+        proto::Kind::Timeout => Kind::Timeout,
+        proto::Kind::File => Kind::File,
+        proto::Kind::NoSpace => Kind::NoSpace,
+        proto::Kind::NoMemory => Kind::NoMemory,
+        proto::Kind::Unavailable => Kind::Unavailable,
+        proto::Kind::Cancelled => Kind::Cancelled,
+        proto::Kind::Internal => Kind::Internal,
+    };
+    let value = Error::new(who, kind, error.what).retryable(error.retryable);
+    Ok(match error.hint {
+        Some(hint) => value.hint(hint),
+        None => value,
+    })
+}

@@ -1,0 +1,342 @@
+//! Values to the wire. Nothing can go wrong here but size, which [`super::limits`] looks after.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use pantala_core::{
+    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Who,
+    control::{
+        FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume, ToPeer,
+        Trouble,
+    },
+};
+
+use super::proto;
+
+impl From<Hello> for proto::Hello {
+    fn from(hello: Hello) -> Self {
+        let label = |(name, value)| proto::Label { name, value };
+        Self {
+            peer: Some(peer_addr(&hello.peer)),
+            labels: hello.labels.into_iter().map(label).collect(),
+        }
+    }
+}
+
+impl From<FromPeer> for proto::FromPeer {
+    fn from(message: FromPeer) -> Self {
+        use proto::from_peer::Kind;
+        let kind = match message {
+            FromPeer::Register(Register {
+                key,
+                shown,
+                start,
+                private,
+            }) => Kind::Register(proto::Register {
+                key: key_bytes(&key),
+                shown,
+                start,
+                private,
+            }),
+            FromPeer::Resume(value) => Kind::Resume(resume(value)),
+            FromPeer::Learned { key, learned } => Kind::Learned(proto::Learned {
+                key: key_bytes(&key),
+                outcome: Some(outcome(learned)),
+            }),
+            FromPeer::Have {
+                task,
+                gained,
+                lost,
+                position,
+                reader_bound,
+            } => Kind::Have(proto::Have {
+                task: task_bytes(&task),
+                gained: runs(gained),
+                lost: runs(lost),
+                position: position.get(),
+                reader_bound,
+            }),
+            FromPeer::Sealed {
+                task,
+                piece,
+                digest,
+            } => Kind::Sealed(proto::Sealed {
+                task: task_bytes(&task),
+                piece: piece.get(),
+                digest: Bytes::copy_from_slice(digest.as_bytes()),
+            }),
+            FromPeer::Ended { task, length } => Kind::Ended(ended(&task, length)),
+            FromPeer::AskLease { task, piece, late } => Kind::AskLease(proto::AskLease {
+                task: task_bytes(&task),
+                piece: piece.get(),
+                late,
+            }),
+            FromPeer::ReturnLease { task, first, end } => {
+                Kind::ReturnLease(span(&task, first, end))
+            }
+            FromPeer::Pulse { task, bytes } => Kind::Pulse(proto::Pulse {
+                task: task_bytes(&task),
+                bytes,
+            }),
+            FromPeer::Trouble {
+                task,
+                peer,
+                trouble,
+            } => Kind::Trouble(proto::Trouble {
+                task: task_bytes(&task),
+                peer: peer_bytes(&peer),
+                what: what(trouble).into(),
+            }),
+            FromPeer::Poison { task } => Kind::Poison(task_only(&task)),
+            FromPeer::Leave { task } => Kind::Leave(task_only(&task)),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl From<ToPeer> for proto::ToPeer {
+    fn from(message: ToPeer) -> Self {
+        use proto::to_peer::Kind;
+        let kind = match message {
+            ToPeer::Known { key, known: value } => Kind::Known(proto::KnownFor {
+                key: key_bytes(&key),
+                known: Some(known(value)),
+            }),
+            ToPeer::Learn { key, stale } => Kind::Learn(proto::Learn {
+                key: key_bytes(&key),
+                stale: stale.map(|(task, value)| content(&task, value)),
+            }),
+            ToPeer::Direct { key } => Kind::Direct(proto::KeyOnly {
+                key: key_bytes(&key),
+            }),
+            ToPeer::Refused { key, error: value } => Kind::Refused(proto::Refused {
+                key: key_bytes(&key),
+                error: Some(error(&value)),
+            }),
+            ToPeer::Parents {
+                task,
+                parents: value,
+            } => Kind::Parents(proto::ParentsOf {
+                task: task_bytes(&task),
+                parents: Some(parents(value)),
+            }),
+            ToPeer::Digests {
+                task,
+                digests: value,
+            } => Kind::Digests(proto::DigestsOf {
+                task: task_bytes(&task),
+                digests: Some(digests(value)),
+            }),
+            ToPeer::Lease { task, first, end } => Kind::Lease(span(&task, first, end)),
+            ToPeer::LeaseEnded { task, first, end } => Kind::LeaseEnded(span(&task, first, end)),
+            ToPeer::Ended { task, length } => Kind::Ended(ended(&task, length)),
+            ToPeer::Poisoned { task } => Kind::Poisoned(task_only(&task)),
+            ToPeer::Unknown { task } => Kind::Unknown(task_only(&task)),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+fn task_bytes(task: &TaskId) -> Bytes {
+    Bytes::copy_from_slice(task.as_bytes())
+}
+
+fn key_bytes(key: &ResourceKey) -> Bytes {
+    Bytes::copy_from_slice(key.as_bytes())
+}
+
+fn peer_bytes(peer: &PeerId) -> Bytes {
+    Bytes::copy_from_slice(peer.as_bytes())
+}
+
+fn task_only(task: &TaskId) -> proto::TaskOnly {
+    proto::TaskOnly {
+        task: task_bytes(task),
+    }
+}
+
+fn ended(task: &TaskId, length: u64) -> proto::Ended {
+    proto::Ended {
+        task: task_bytes(task),
+        length,
+    }
+}
+
+fn span(task: &TaskId, first: PieceIndex, end: Option<PieceIndex>) -> proto::Span {
+    proto::Span {
+        task: task_bytes(task),
+        pieces: Some(proto::PieceSpan {
+            first: first.get(),
+            end: end.map(PieceIndex::get),
+        }),
+    }
+}
+
+fn socket_address(addr: SocketAddr) -> proto::SocketAddress {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    };
+    proto::SocketAddress {
+        ip,
+        port: addr.port().into(),
+    }
+}
+
+fn peer_addr(peer: &PeerAddr) -> proto::PeerAddr {
+    proto::PeerAddr {
+        id: peer_bytes(&peer.id),
+        addr: Some(socket_address(peer.addr)),
+    }
+}
+
+fn runs(runs: Vec<PieceRun>) -> Vec<proto::PieceRun> {
+    let run = |(first, count): PieceRun| proto::PieceRun {
+        first: first.get(),
+        count,
+    };
+    runs.into_iter().map(run).collect()
+}
+
+fn digests(digests: Vec<(PieceIndex, PieceDigest)>) -> proto::PieceDigests {
+    let mut runs: Vec<proto::PieceRun> = Vec::new();
+    let mut bytes = Vec::with_capacity(32 * digests.len());
+    for (piece, digest) in digests {
+        let piece = piece.get();
+        match runs.last_mut() {
+            // Not `first + count == piece`: the run must not overflow at the last piece there is.
+            Some(run) if piece.checked_sub(run.first) == Some(run.count) && piece < u32::MAX => {
+                run.count += 1;
+            }
+            _ => runs.push(proto::PieceRun {
+                first: piece,
+                count: 1,
+            }),
+        }
+        bytes.extend_from_slice(digest.as_bytes());
+    }
+    proto::PieceDigests {
+        runs,
+        digests: bytes.into(),
+    }
+}
+
+fn meta(meta: ContentMeta) -> proto::ContentMeta {
+    let header = |(name, value)| proto::Header { name, value };
+    proto::ContentMeta {
+        length: meta.length,
+        etag: meta.validators.etag,
+        last_modified: meta.validators.last_modified,
+        ranges: meta.ranges,
+        content_type: meta.content_type,
+        content_encoding: meta.content_encoding,
+        headers: meta.headers.into_iter().map(header).collect(),
+        fresh_for: meta.fresh_for.map(|fresh_for| proto::Duration {
+            seconds: fresh_for.as_secs(),
+            nanos: fresh_for.subsec_nanos(),
+        }),
+        private: meta.private,
+    }
+}
+
+fn content(task: &TaskId, value: ContentMeta) -> proto::LearnedContent {
+    proto::LearnedContent {
+        task: task_bytes(task),
+        meta: Some(meta(value)),
+    }
+}
+
+fn resume(resume: Resume) -> proto::Resume {
+    proto::Resume {
+        key: key_bytes(&resume.key),
+        task: task_bytes(&resume.task),
+        meta: Some(meta(resume.meta)),
+        held: runs(resume.held),
+        digests: Some(digests(resume.digests)),
+        position: resume.position.get(),
+        shown: resume.shown,
+    }
+}
+
+fn outcome(learned: Learned) -> proto::learned::Outcome {
+    use proto::learned::Outcome;
+    match learned {
+        Learned::Content { task, meta: value } => Outcome::Content(content(&task, value)),
+        Learned::Unchanged { meta: value } => Outcome::Unchanged(meta(value)),
+        Learned::Unshareable => Outcome::Unshareable(proto::Unshareable {}),
+        Learned::Failed { error: value } => Outcome::Failed(error(&value)),
+    }
+}
+
+fn parents(parents: Parents) -> proto::Parents {
+    let slot = |parent: Option<PeerAddr>| proto::ParentSlot {
+        parent: parent.as_ref().map(peer_addr),
+    };
+    proto::Parents {
+        preferred: parents.preferred.into_iter().map(slot).collect(),
+        others: parents.others.iter().map(peer_addr).collect(),
+    }
+}
+
+fn known(known: Known) -> proto::Known {
+    proto::Known {
+        task: task_bytes(&known.task),
+        meta: Some(meta(known.meta)),
+        digests: Some(digests(known.digests)),
+        parents: Some(parents(known.parents)),
+    }
+}
+
+fn what(trouble: Trouble) -> proto::trouble::What {
+    use proto::trouble::What;
+    match trouble {
+        Trouble::Slow => What::Slow,
+        Trouble::Gone => What::Gone,
+        Trouble::Corrupt => What::Corrupt,
+    }
+}
+
+fn error(error: &Error) -> proto::Error {
+    let who = match error.who() {
+        Who::Origin => proto::Who::Origin,
+        Who::Peer => proto::Who::Peer,
+        Who::Supernode => proto::Who::Supernode,
+        Who::Reader => proto::Who::Reader,
+        Who::User => proto::Who::User,
+        Who::Us => proto::Who::Us,
+    };
+    let (kind, status) = match error.kind() {
+        Kind::BadInput => (proto::Kind::BadInput, 0),
+        Kind::Unreachable => (proto::Kind::Unreachable, 0),
+        Kind::Tls => (proto::Kind::Tls, 0),
+        Kind::Denied => (proto::Kind::Denied, 0),
+        Kind::NotFound => (proto::Kind::NotFound, 0),
+        Kind::RangeNotSatisfiable => (proto::Kind::RangeNotSatisfiable, 0),
+        Kind::Status(status) => (proto::Kind::Status, status.into()),
+        Kind::Protocol => (proto::Kind::Protocol, 0),
+        Kind::Changed => (proto::Kind::Changed, 0),
+        Kind::DigestMismatch => (proto::Kind::DigestMismatch, 0),
+        Kind::Timeout => (proto::Kind::Timeout, 0),
+        Kind::File => (proto::Kind::File, 0),
+        Kind::NoSpace => (proto::Kind::NoSpace, 0),
+        Kind::NoMemory => (proto::Kind::NoMemory, 0),
+        Kind::Unavailable => (proto::Kind::Unavailable, 0),
+        Kind::Cancelled => (proto::Kind::Cancelled, 0),
+        Kind::Internal => (proto::Kind::Internal, 0),
+    };
+    proto::Error {
+        who: who.into(),
+        kind: kind.into(),
+        status,
+        what: error.what().to_owned(),
+        hint: hint(error),
+        retryable: error.is_retryable(),
+    }
+}
+
+/// The hint, which an error only shows as the end of its text.
+fn hint(error: &Error) -> Option<String> {
+    let shown = error.to_string();
+    let (_, rest) = shown.split_at(format!("{}: {}", error.who(), error.what()).len());
+    rest.strip_prefix("; ").map(str::to_owned)
+}

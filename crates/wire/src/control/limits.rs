@@ -1,0 +1,138 @@
+//! What one message may carry. The receiver refuses more, so the sender does not send it.
+
+use pantala_core::{
+    ContentMeta,
+    control::{FromPeer, Hello, Learned, Parents, ToPeer},
+};
+
+use super::Invalid;
+
+/// Runs or digests in one message: those of a content of 4 TiB.
+pub const MAX_PIECES: usize = 1 << 20;
+/// Labels of a peer.
+pub const MAX_LABELS: usize = 64;
+/// Response headers that travel with a content's metadata.
+pub const MAX_HEADERS: usize = 1024;
+/// Preferred parents, and other parents.
+pub const MAX_PARENTS: usize = 4096;
+/// Bytes of one text.
+pub const MAX_TEXT: usize = 64 << 10;
+/// Bytes of one frame: the largest message is 2²⁰ digests of 32 bytes with their runs.
+pub(super) const MAX_FRAME: usize = 64 << 20;
+
+/// Whether a list is within its bound.
+pub(super) fn list(what: &'static str, len: usize, max: usize) -> Result<(), Invalid> {
+    if len <= max {
+        Ok(())
+    } else {
+        Err(Invalid::TooMany { what, len, max })
+    }
+}
+
+/// Whether a text is within its bound.
+pub(super) fn text(what: &'static str, text: &str) -> Result<(), Invalid> {
+    list(what, text.len(), MAX_TEXT)
+}
+
+/// A type whose values can be too large for the wire.
+pub(super) trait Bounded {
+    /// Looks at lengths only: what the pieces and identifiers are, their types vouch for.
+    fn check(&self) -> Result<(), Invalid>;
+}
+
+impl Bounded for Hello {
+    fn check(&self) -> Result<(), Invalid> {
+        list("labels", self.labels.len(), MAX_LABELS)?;
+        pairs("bytes of a label", &self.labels)
+    }
+}
+
+impl Bounded for FromPeer {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            FromPeer::Register(register) => text("bytes of the shown url", &register.shown),
+            FromPeer::Resume(resume) => {
+                text("bytes of the shown url", &resume.shown)?;
+                list("runs", resume.held.len(), MAX_PIECES)?;
+                list("digests", resume.digests.len(), MAX_PIECES)?;
+                resume.meta.check()
+            }
+            FromPeer::Learned { learned, .. } => match learned {
+                Learned::Content { meta, .. } | Learned::Unchanged { meta } => meta.check(),
+                Learned::Failed { error } => error.check(),
+                Learned::Unshareable => Ok(()),
+            },
+            FromPeer::Have { gained, lost, .. } => {
+                list("runs", gained.len(), MAX_PIECES)?;
+                list("runs", lost.len(), MAX_PIECES)
+            }
+            FromPeer::Sealed { .. }
+            | FromPeer::Ended { .. }
+            | FromPeer::AskLease { .. }
+            | FromPeer::ReturnLease { .. }
+            | FromPeer::Pulse { .. }
+            | FromPeer::Trouble { .. }
+            | FromPeer::Poison { .. }
+            | FromPeer::Leave { .. } => Ok(()),
+        }
+    }
+}
+
+impl Bounded for ToPeer {
+    fn check(&self) -> Result<(), Invalid> {
+        match self {
+            ToPeer::Known { known, .. } => {
+                list("digests", known.digests.len(), MAX_PIECES)?;
+                known.parents.check()?;
+                known.meta.check()
+            }
+            ToPeer::Learn { stale, .. } => stale.as_ref().map_or(Ok(()), |(_, meta)| meta.check()),
+            ToPeer::Refused { error, .. } => error.check(),
+            ToPeer::Parents { parents, .. } => parents.check(),
+            ToPeer::Digests { digests, .. } => list("digests", digests.len(), MAX_PIECES),
+            ToPeer::Direct { .. }
+            | ToPeer::Lease { .. }
+            | ToPeer::LeaseEnded { .. }
+            | ToPeer::Ended { .. }
+            | ToPeer::Poisoned { .. }
+            | ToPeer::Unknown { .. } => Ok(()),
+        }
+    }
+}
+
+impl Bounded for ContentMeta {
+    fn check(&self) -> Result<(), Invalid> {
+        let texts = [
+            &self.validators.etag,
+            &self.validators.last_modified,
+            &self.content_type,
+            &self.content_encoding,
+        ];
+        for value in texts.into_iter().flatten() {
+            text("bytes of a header", value)?;
+        }
+        list("headers", self.headers.len(), MAX_HEADERS)?;
+        pairs("bytes of a header", &self.headers)
+    }
+}
+
+impl Bounded for Parents {
+    fn check(&self) -> Result<(), Invalid> {
+        list("parents", self.preferred.len(), MAX_PARENTS)?;
+        list("parents", self.others.len(), MAX_PARENTS)
+    }
+}
+
+impl Bounded for pantala_core::Error {
+    fn check(&self) -> Result<(), Invalid> {
+        // The text with its hint: both fit when it does.
+        text("bytes of an error", &self.to_string())
+    }
+}
+
+fn pairs(what: &'static str, pairs: &[(String, String)]) -> Result<(), Invalid> {
+    pairs.iter().try_for_each(|(name, value)| {
+        text(what, name)?;
+        text(what, value)
+    })
+}
