@@ -1,1 +1,35 @@
-//! (under construction)
+//! A virtual network around the unchanged brains: [`pantala_window::Picker`] and
+//! [`pantala_swarm::Swarm`] run here exactly as they do in the daemons, with modelled links
+//! instead of sockets and a clock that jumps from event to event.
+//!
+//! # What is modelled
+//! - A host's uplink sends one block at a time, round robin over its children that have something
+//!   to get, for each child the lowest piece first; a host's downlink is a queue behind which the
+//!   bytes of all its senders wait. A flow has no more on its way than two blocks and what the
+//!   latency holds, as TCP behind a shaper with a short queue.
+//! - A piece in flight is relayed block by block (cut-through). A request for a piece that the
+//!   parent does not have yet waits there.
+//! - Control messages, announcements and requests take a latency and no bandwidth.
+//! - A complete piece is right once its digest has come from the supernode; what a peer reads from
+//!   the origin itself it vouches for.
+//!
+//! # What is not
+//! Loss, congestion control, processors, headers: a byte of content is a byte on the link.
+//!
+//! Everything follows from the [`Scenario`] and its seed: the same scenario gives the same report.
+
+mod actions;
+mod control;
+mod faults;
+mod flows;
+mod news;
+mod peer;
+mod queue;
+mod receive;
+mod report;
+mod scenario;
+mod world;
+
+pub use report::{PeerReport, Report};
+pub use scenario::{Arrivals, Class, Fault, Scenario};
+pub use world::run;
