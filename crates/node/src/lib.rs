@@ -1,1 +1,34 @@
-//! (under construction)
+//! The peer: one library that `dfdaemon` and `dfget` share.
+//!
+//! Participants: a [`Node`] per process. Readers [`Node::open`] content and take it from a
+//! [`StreamIo`] in ascending order. Other peers are children (served by the peer server) or
+//! parents (reached over links). A task's *driver* owns its brain, [`pantala_window::Picker`], and
+//! carries out what it decides with real sockets.
+//!
+//! Goals: bytes go from the socket they come by to the sockets they leave by through one buffer;
+//! a reader only ever gets verified bytes, or such that came from the origin itself; whatever
+//! fails, the stream goes on at the same byte from elsewhere, the origin last.
+//!
+//! Non-goals: HTTP for clients (the proxy's), flags and files (the programs'), disks (nobody's).
+//!
+//! Who owns whom: the node owns a task per content (driver), per link, per child and per origin
+//! transfer; all of them end with the node's cancellation token and are awaited by
+//! [`Node::stop`].
+
+mod announce;
+mod clock;
+mod driver;
+mod error;
+mod links;
+mod metrics;
+mod node;
+mod readers;
+mod registration;
+mod run;
+mod server;
+mod stream;
+mod task;
+
+pub use metrics::{Metrics, Totals};
+pub use node::{Content, ContentRequest, Node, NodeConfig, Opened, Range, StreamView};
+pub use stream::StreamIo;

@@ -1,6 +1,6 @@
 use std::{mem::MaybeUninit, ops::Range, ptr, sync::Arc};
 
-use bytes::{Bytes, buf::UninitSlice};
+use bytes::{BufMut, Bytes, buf::UninitSlice};
 
 use crate::Charge;
 
@@ -156,26 +156,27 @@ impl PieceWriter {
         self.publish(at + bytes.len());
     }
 
-    /// At most `limit` bytes of room to read into; [`PieceWriter::advance`] publishes what was.
-    pub fn room(&mut self, limit: usize) -> &mut UninitSlice {
-        let at = self.position();
-        let len = limit.min(self.buffer.capacity - at);
-        // SAFETY: in bounds, unpublished, and borrowed from the one writer.
-        unsafe { UninitSlice::from_raw_parts_mut(self.buffer.memory.as_ptr().add(at).cast(), len) }
-    }
-
-    /// Publishes `len` bytes that were written to [`PieceWriter::room`].
-    ///
-    /// # Safety
-    /// The first `len` bytes of the room must have been initialised.
-    pub unsafe fn advance(&mut self, len: usize) {
-        let at = self.position();
-        assert!(len <= self.buffer.capacity - at, "piece buffer overrun");
-        self.publish(at + len);
-    }
-
     fn publish(&mut self, filled: usize) {
         self.buffer.filled.store(filled, Ordering::Release);
+    }
+}
+
+// SAFETY: `chunk_mut` is memory that only this writer touches, of exactly `remaining_mut` bytes, and
+// `advance_mut` publishes only what lies within it.
+unsafe impl BufMut for PieceWriter {
+    fn remaining_mut(&self) -> usize {
+        self.remaining()
+    }
+
+    unsafe fn advance_mut(&mut self, len: usize) {
+        assert!(len <= self.remaining(), "piece buffer overrun");
+        self.publish(self.position() + len);
+    }
+
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        let (at, len) = (self.position(), self.remaining());
+        // SAFETY: in bounds, unpublished, and borrowed from the one writer.
+        unsafe { UninitSlice::from_raw_parts_mut(self.buffer.memory.as_ptr().add(at).cast(), len) }
     }
 }
 

@@ -11,3 +11,4 @@
 //! Non-goals: deciding anything. The brains do.
 
 pub mod control;
+pub mod link;

@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use pantala_core::{
+    PieceIndex, PieceSet, TaskId,
+    control::{FromPeer, PieceRun},
+};
+use tokio::time::Instant;
+
+/// Gathers what changed in memory for the supernode: what came may wait a moment for company,
+/// what went is said at once.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    task: TaskId,
+    gained: PieceSet,
+    lost: PieceSet,
+    position: PieceIndex,
+    reader_bound: bool,
+    due: Option<Instant>,
+}
+
+const GATHER: Duration = Duration::from_millis(50);
+
+impl Announcer {
+    pub fn new(task: TaskId) -> Self {
+        Self {
+            task,
+            gained: PieceSet::new(),
+            lost: PieceSet::new(),
+            position: PieceIndex::new(0),
+            reader_bound: false,
+            due: None,
+        }
+    }
+
+    pub fn held(&mut self, piece: PieceIndex) {
+        if !self.lost.remove(piece) {
+            self.gained.insert(piece);
+        }
+        self.soon();
+    }
+
+    pub fn lost(&mut self, piece: PieceIndex) {
+        if !self.gained.remove(piece) {
+            self.lost.insert(piece);
+        }
+        self.due = Some(Instant::now());
+    }
+
+    pub fn reader(&mut self, position: PieceIndex, bound: bool) {
+        if (position, bound) != (self.position, self.reader_bound) {
+            (self.position, self.reader_bound) = (position, bound);
+            self.soon();
+        }
+    }
+
+    fn soon(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + GATHER);
+    }
+
+    pub fn position(&self) -> PieceIndex {
+        self.position
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What there is to say, when it is due.
+    pub fn take(&mut self, now: Instant) -> Option<FromPeer> {
+        if self.due.is_none_or(|due| due > now) {
+            return None;
+        }
+        self.due = None;
+        let runs = |set: &mut PieceSet| -> Vec<PieceRun> { std::mem::take(set).runs() };
+        Some(FromPeer::Have {
+            task: self.task,
+            gained: runs(&mut self.gained),
+            lost: runs(&mut self.lost),
+            position: self.position,
+            reader_bound: self.reader_bound,
+        })
+    }
+
+    /// A new supernode will be told everything anew.
+    pub fn forget(&mut self) {
+        self.gained.clear();
+        self.lost.clear();
+        self.due = None;
+    }
+}

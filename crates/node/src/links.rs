@@ -1,0 +1,488 @@
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use pantala_core::{Error, Kind, PeerId, PieceIndex, Result, TaskId, Who, control::PeerAddr};
+use pantala_store::{PieceWriter, TaskPieces};
+use pantala_window::{AttemptId, Failure};
+use pantala_wire::link::{DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent};
+use parking_lot::Mutex;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{metrics::Metrics, task::Command};
+
+/// This peer's connections to its parents, one a parent, shared by all tasks.
+pub(crate) struct Links {
+    me: PeerId,
+    metrics: Metrics,
+    open: Mutex<HashMap<PeerId, LinkHandle>>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+/// The way to ask one parent.
+#[derive(Clone)]
+pub(crate) struct LinkHandle {
+    pub peer: PeerId,
+    orders: mpsc::Sender<Order>,
+}
+
+/// A request for one piece.
+pub(crate) struct Want {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub piece: PieceIndex,
+    pub urgency: u32,
+    pub writer: PieceWriter,
+    pub pieces: Arc<TaskPieces>,
+    pub commands: mpsc::Sender<Command>,
+}
+
+enum Order {
+    Follow {
+        task: TaskId,
+        commands: mpsc::Sender<Command>,
+    },
+    Unfollow {
+        task: TaskId,
+    },
+    Want(Want),
+    Cancel {
+        attempt: AttemptId,
+        task: TaskId,
+    },
+}
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A parent that says nothing at all for so long, though it was asked, is gone.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Orders that may wait for a link to be written to; when there are more the parent counts as busy.
+const ORDERS: usize = 1024;
+
+impl Links {
+    pub fn new(
+        me: PeerId,
+        metrics: Metrics,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            me,
+            metrics,
+            open: Mutex::default(),
+            tracker,
+            cancel,
+        }
+    }
+
+    /// Has a link to a parent and follows a task there. The driver hears of it by
+    /// [`Command::LinkUp`] or [`Command::LinkDown`].
+    pub fn follow(
+        self: &Arc<Self>,
+        parent: PeerAddr,
+        task: TaskId,
+        commands: mpsc::Sender<Command>,
+    ) {
+        let mut order = Order::Follow { task, commands };
+        let mut open = self.open.lock();
+        if let Some(link) = open.get(&parent.id) {
+            match link.orders.try_send(order) {
+                Ok(()) => return,
+                // It has just ended, or is hopelessly behind: a new one.
+                Err(error) => order = error.into_inner(),
+            }
+        }
+        let handle = self.start(parent, &mut open);
+        let _ = handle.orders.try_send(order);
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        parent: PeerAddr,
+        open: &mut HashMap<PeerId, LinkHandle>,
+    ) -> LinkHandle {
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let handle = LinkHandle {
+            peer: parent.id,
+            orders,
+        };
+        open.insert(parent.id, handle.clone());
+        let (links, link) = (self.clone(), handle.clone());
+        self.tracker.spawn(async move {
+            links.run(parent, link, taken).await;
+        });
+        handle
+    }
+
+    async fn run(&self, parent: PeerAddr, handle: LinkHandle, mut orders: mpsc::Receiver<Order>) {
+        let state = LinkState::default();
+        let ended = tokio::select! {
+            () = self.cancel.cancelled() => crate::error::stopping(),
+            error = self.connected(parent, &handle, &state, &mut orders) => error,
+        };
+        {
+            let mut open = self.open.lock();
+            if open
+                .get(&parent.id)
+                .is_some_and(|link| link.orders.same_channel(&handle.orders))
+            {
+                open.remove(&parent.id);
+            }
+        }
+        drop(handle);
+        // What was ordered but not begun fails as well.
+        orders.close();
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Follow { task, commands } => {
+                    state.inner.lock().followers.insert(task, commands);
+                }
+                Order::Want(want) => fail(want, Failure::Gone).await,
+                Order::Unfollow { .. } | Order::Cancel { .. } => {}
+            }
+        }
+        let Inner {
+            requests,
+            followers,
+            ..
+        } = state.inner.into_inner();
+        for (_, want) in requests {
+            fail(want, Failure::Gone).await;
+        }
+        for (_, commands) in followers {
+            let down = Command::LinkDown {
+                peer: parent.id,
+                error: ended.clone(),
+            };
+            let _ = commands.send(down).await;
+        }
+    }
+
+    /// Lives as long as the connection; gives why it ended.
+    async fn connected(
+        &self,
+        parent: PeerAddr,
+        handle: &LinkHandle,
+        state: &LinkState,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Error {
+        let unreachable = |why: String| {
+            let what = format!("no connection to peer {}: {why}", parent.addr);
+            Error::new(Who::Peer, Kind::Unreachable, what)
+        };
+        let stream = match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(parent.addr)).await
+        {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return unreachable(error.to_string()),
+            Err(_) => return unreachable(format!("no answer within {DIAL_TIMEOUT:?}")),
+        };
+        let _ = stream.set_nodelay(true);
+        let _level = self.metrics.link();
+        let (read, write) = stream.into_split();
+        let mut reader = FrameReader::new(read);
+        tokio::select! {
+            error = self.read(parent.id, handle, state, &mut reader) => error,
+            error = self.write(state, orders, write) => error,
+        }
+    }
+
+    async fn write(
+        &self,
+        state: &LinkState,
+        orders: &mut mpsc::Receiver<Order>,
+        mut io: OwnedWriteHalf,
+    ) -> Error {
+        let mut out = BytesMut::new();
+        ToParent::Hello { peer: self.me }.encode(&mut out);
+        let mut next_request = 0u32;
+        loop {
+            if let Err(error) = io.write_all_buf(&mut out).await {
+                let what = format!("the connection broke: {error}");
+                return Error::new(Who::Peer, Kind::Unreachable, what);
+            }
+            // The handle in the table keeps the channel open: it ends when the link does.
+            let Some(order) = orders.recv().await else {
+                return crate::error::stopping();
+            };
+            state.carry_out(order, &mut next_request, &mut out);
+            while let Ok(order) = orders.try_recv() {
+                state.carry_out(order, &mut next_request, &mut out);
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        peer: PeerId,
+        handle: &LinkHandle,
+        state: &LinkState,
+        reader: &mut FrameReader<OwnedReadHalf>,
+    ) -> Error {
+        loop {
+            let incoming = tokio::time::timeout(SILENCE, reader.from_parent());
+            let incoming = match incoming.await {
+                Ok(Ok(Some(incoming))) => incoming,
+                Ok(Ok(None)) => {
+                    return Error::new(Who::Peer, Kind::Unreachable, "closed the connection");
+                }
+                Ok(Err(error)) => return error,
+                Err(_) if !state.is_waiting() => continue,
+                Err(_) => return Error::new(Who::Peer, Kind::Timeout, "went silent"),
+            };
+            let handled = match incoming {
+                Incoming::Data(frame) => self.block(state, reader, frame).await,
+                Incoming::Message(message) => self.message(peer, handle, state, message).await,
+            };
+            if let Err(error) = handled {
+                return error;
+            }
+        }
+    }
+
+    /// Reads a block straight into its piece.
+    async fn block(
+        &self,
+        state: &LinkState,
+        reader: &mut FrameReader<OwnedReadHalf>,
+        frame: DataFrame,
+    ) -> Result<()> {
+        self.metrics.peer_received(frame.len as u64);
+        let Some(mut want) = state.inner.lock().requests.remove(&frame.request) else {
+            return reader.skip_data().await;
+        };
+        if frame.len > want.writer.remaining() {
+            state.put_back(frame.request, want);
+            return Err(Error::new(
+                Who::Peer,
+                Kind::Protocol,
+                "sent more than the piece has",
+            ));
+        }
+        let mut fresh = want.writer.position() == 0;
+        let mut left = frame.len;
+        let mut result = Ok(());
+        want.pieces.filling(want.piece, want.writer.buffer(), false);
+        while left > 0 {
+            match reader.read_data(&mut want.writer).await {
+                Ok(len) => left -= len,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+            if std::mem::take(&mut fresh) {
+                want.pieces.receiving(want.piece);
+            } else {
+                want.pieces.wake();
+            }
+        }
+        state.put_back(frame.request, want);
+        result
+    }
+
+    async fn message(
+        &self,
+        peer: PeerId,
+        handle: &LinkHandle,
+        state: &LinkState,
+        message: ToChild,
+    ) -> Result<()> {
+        match message {
+            ToChild::Hello { peer: found } if found != peer => {
+                return Err(Error::new(
+                    Who::Peer,
+                    Kind::Protocol,
+                    "is another peer than expected",
+                ));
+            }
+            ToChild::Hello { .. } => {
+                let followers = {
+                    let mut inner = state.inner.lock();
+                    inner.greeted = Some(handle.clone());
+                    inner.followers.values().cloned().collect::<Vec<_>>()
+                };
+                for commands in followers {
+                    let _ = commands
+                        .send(Command::LinkUp {
+                            link: handle.clone(),
+                        })
+                        .await;
+                }
+            }
+            ToChild::Holds { task, runs } => {
+                state.tell(task, Command::Holds { peer, runs }).await;
+            }
+            ToChild::Receiving { task, piece } => {
+                state.tell(task, Command::Receiving { peer, piece }).await;
+            }
+            ToChild::Lost { task, runs } => state.tell(task, Command::Lost { peer, runs }).await,
+            ToChild::Done { request, size } => {
+                let want = state.inner.lock().requests.remove(&request);
+                if let Some(want) = want {
+                    if want.writer.position() != size as usize {
+                        fail(want, Failure::Gone).await;
+                        return Err(Error::new(Who::Peer, Kind::Protocol, "left bytes out"));
+                    }
+                    let Want {
+                        attempt,
+                        writer,
+                        commands,
+                        ..
+                    } = want;
+                    let buffer = writer.buffer().clone();
+                    drop(writer);
+                    let _ = commands.send(Command::Fetched { attempt, buffer }).await;
+                }
+            }
+            ToChild::Refused { request, refusal } => {
+                let want = state.inner.lock().requests.remove(&request);
+                if let Some(want) = want {
+                    let failure = match refusal {
+                        Refusal::NotHere => Failure::NotHere,
+                        Refusal::Busy => Failure::Busy,
+                    };
+                    fail(want, failure).await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn fail(want: Want, failure: Failure) {
+    let Want {
+        attempt,
+        writer,
+        commands,
+        ..
+    } = want;
+    let writer = Some(writer);
+    let _ = commands
+        .send(Command::FetchFailed {
+            attempt,
+            failure,
+            writer,
+        })
+        .await;
+}
+
+impl LinkHandle {
+    /// Asks for a piece; gives the request back when the link takes no more.
+    pub fn want(&self, want: Want) -> Result<(), Want> {
+        match self.orders.try_send(Order::Want(want)) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.into_inner() {
+                Order::Want(want) => Err(want),
+                _ => unreachable!("the order that was sent comes back"),
+            },
+        }
+    }
+
+    /// A request is not needed any more. When the link is too full to hear it the bytes come and
+    /// go nowhere.
+    pub fn cancel(&self, task: TaskId, attempt: AttemptId) {
+        let _ = self.orders.try_send(Order::Cancel { attempt, task });
+    }
+
+    /// No more news of a task.
+    pub fn unfollow(&self, task: TaskId) {
+        let _ = self.orders.try_send(Order::Unfollow { task });
+    }
+}
+
+/// What the two directions of a link share.
+#[derive(Default)]
+struct LinkState {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    requests: HashMap<u32, Want>,
+    /// Requests that were cancelled while a block of theirs was being read.
+    cancelled: HashSet<u32>,
+    /// The request a block is being read for now.
+    numbers: HashMap<(TaskId, AttemptId), u32>,
+    followers: HashMap<TaskId, mpsc::Sender<Command>>,
+    /// Set once the parent has said who it is.
+    greeted: Option<LinkHandle>,
+}
+
+impl LinkState {
+    fn carry_out(&self, order: Order, next_request: &mut u32, out: &mut BytesMut) {
+        let mut inner = self.inner.lock();
+        match order {
+            Order::Follow { task, commands } => {
+                if let Some(link) = inner.greeted.clone() {
+                    // A full channel means a driver that is hopelessly behind: it will see the
+                    // news that follow.
+                    let _ = commands.try_send(Command::LinkUp { link });
+                }
+                inner.followers.insert(task, commands);
+                ToParent::Follow { task }.encode(out);
+            }
+            Order::Unfollow { task } => {
+                if inner.followers.remove(&task).is_some() {
+                    ToParent::Unfollow { task }.encode(out);
+                }
+            }
+            Order::Want(want) => {
+                let request = *next_request;
+                *next_request = next_request.wrapping_add(1);
+                ToParent::Want {
+                    request,
+                    task: want.task,
+                    piece: want.piece,
+                    offset: want.writer.position() as u32,
+                    urgency: want.urgency,
+                }
+                .encode(out);
+                inner.numbers.insert((want.task, want.attempt), request);
+                inner.requests.insert(request, want);
+            }
+            Order::Cancel { attempt, task } => {
+                if let Some(request) = inner.numbers.remove(&(task, attempt)) {
+                    if inner.requests.remove(&request).is_none() {
+                        inner.cancelled.insert(request);
+                    }
+                    ToParent::Cancel { request }.encode(out);
+                }
+            }
+        }
+        let Inner {
+            requests, numbers, ..
+        } = &mut *inner;
+        if numbers.len() > 2 * requests.len() + 64 {
+            numbers.retain(|_, request| requests.contains_key(request));
+        }
+    }
+
+    fn put_back(&self, request: u32, want: Want) {
+        let mut inner = self.inner.lock();
+        if !inner.cancelled.remove(&request) {
+            inner.requests.insert(request, want);
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.inner.lock().requests.is_empty()
+    }
+
+    async fn tell(&self, task: TaskId, command: Command) {
+        let follower = self.inner.lock().followers.get(&task).cloned();
+        if let Some(commands) = follower {
+            let _ = commands.send(command).await;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use http::HeaderMap;
+use pantala_core::{Error, PieceIndex};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use url::Url;
+
+/// Where a reader would get the content without us: its URL and its own headers. Never leaves this
+/// process but to that origin.
+#[derive(Clone)]
+pub(crate) struct OriginSource {
+    pub url: Url,
+    pub headers: HeaderMap,
+    /// Whether the origin may be asked at all.
+    pub allowed: bool,
+}
+
+/// One reader, as its stream and the driver share it.
+pub(crate) struct Reader {
+    pub id: u64,
+    pub first: PieceIndex,
+    pub end: Option<PieceIndex>,
+    /// The piece it needs next.
+    next: AtomicU32,
+    closed: AtomicBool,
+    failure: OnceLock<Error>,
+    pub source: OriginSource,
+    /// Wakes the stream when bytes or bad news are there.
+    pub waker: Arc<Notify>,
+}
+
+/// The readers of one task. Streams say here how far they are; nothing of it can get lost on a
+/// full channel.
+#[derive(Default)]
+pub(crate) struct Readers {
+    list: Mutex<BTreeMap<u64, Arc<Reader>>>,
+    counter: AtomicU64,
+    pub changed: Notify,
+}
+
+impl Readers {
+    pub fn open(
+        &self,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+        source: OriginSource,
+    ) -> Arc<Reader> {
+        let id = self.counter.fetch_add(1, Ordering::Relaxed);
+        let reader = Arc::new(Reader {
+            id,
+            first,
+            end,
+            next: AtomicU32::new(first.get()),
+            closed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            source,
+            waker: Arc::new(Notify::new()),
+        });
+        self.list.lock().insert(id, reader.clone());
+        self.changed.notify_one();
+        reader
+    }
+
+    /// The reader has taken all before `next`.
+    pub fn took(&self, reader: &Reader, next: PieceIndex) {
+        reader.next.store(next.get(), Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    pub fn close(&self, reader: &Reader) {
+        reader.closed.store(true, Ordering::Relaxed);
+        self.list.lock().remove(&reader.id);
+        self.changed.notify_one();
+    }
+
+    pub fn all(&self) -> Vec<Arc<Reader>> {
+        self.list.lock().values().cloned().collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.lock().is_empty()
+    }
+
+    /// Ends every reader with an error.
+    pub fn fail(&self, error: &Error) {
+        for reader in self.all() {
+            reader.fail(error.clone());
+        }
+    }
+}
+
+impl Reader {
+    pub fn next(&self) -> PieceIndex {
+        PieceIndex::new(self.next.load(Ordering::Relaxed))
+    }
+
+    pub fn fail(&self, error: Error) {
+        // The first reason is the one to tell.
+        let _ = self.failure.set(error);
+        self.waker.notify_one();
+    }
+
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.get()
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("id", &self.id)
+            .field("next", &self.next())
+            .finish_non_exhaustive()
+    }
+}

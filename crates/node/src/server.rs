@@ -1,0 +1,521 @@
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use pantala_core::{PeerId, PieceIndex, PieceSet, Result, TaskId};
+use pantala_store::{Change, Slot};
+use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent, data_header};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    metrics::{Level, Metrics},
+    task::{TaskHandle, Tasks},
+};
+
+/// Serves pieces to children: complete ones from memory, and those in flight block by block as
+/// they arrive.
+pub(crate) struct PeerServer {
+    pub me: PeerId,
+    pub tasks: Arc<Tasks>,
+    pub metrics: Metrics,
+    /// Transfers that use this peer's uplink at once.
+    pub slots: Arc<Semaphore>,
+    pub tracker: TaskTracker,
+    pub cancel: CancellationToken,
+}
+
+/// Children connected at once; more are turned away.
+const CHILDREN: usize = 1024;
+/// Requests one child may have waiting; more are refused as busy.
+const REQUESTS: usize = 256;
+/// Bytes written to one child before others of its requests, and its messages, are looked at.
+const BLOCK: usize = 128 << 10;
+/// A write that takes longer is limited by the child's own link: it needs no slot of ours.
+const OWN_PACE: Duration = Duration::from_millis(50);
+/// A child that takes nothing at all for so long is cut off.
+const STUCK: Duration = Duration::from_secs(30);
+/// How long a request may wait for a task that this peer has not heard of yet.
+const UNKNOWN_TASK: Duration = Duration::from_secs(2);
+
+impl PeerServer {
+    /// Accepts children until cancelled.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let children = Arc::new(Semaphore::new(CHILDREN));
+        loop {
+            let accepted = tokio::select! {
+                () = self.cancel.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: it passes when somebody leaves.
+                    tracing::warn!(%error, "cannot accept a child");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = children.clone().try_acquire_owned() else {
+                tracing::debug!(%from, "turned a child away: too many");
+                continue;
+            };
+            let server = self.clone();
+            self.tracker.spawn(async move {
+                let cancel = server.cancel.clone();
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    result = server.child(stream, from) => {
+                        if let Err(error) = result {
+                            tracing::debug!(%from, %error, "a child left");
+                        }
+                    }
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn child(&self, stream: TcpStream, from: SocketAddr) -> Result<()> {
+        let _level = self.metrics.child();
+        let _ = stream.set_nodelay(true);
+        limit_unsent(&stream);
+        let (read, write) = stream.into_split();
+        let (messages, said) = mpsc::channel(REQUESTS);
+        let mut child = Child {
+            server: self,
+            io: write,
+            out: BytesMut::new(),
+            waker: Arc::new(Notify::new()),
+            followed: HashMap::new(),
+            unknown: HashSet::new(),
+            requests: Vec::new(),
+            slot: None,
+        };
+        tracing::trace!(%from, "a child came");
+        tokio::select! {
+            result = listen(read, messages) => result,
+            result = child.serve(said) => result,
+        }
+    }
+}
+
+/// Keeps what is written but not sent small: a more urgent piece must not queue behind a megabyte
+/// of a less urgent one, and memory in socket buffers is memory.
+fn limit_unsent(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    if let Err(error) = socket.set_tcp_notsent_lowat(2 * BLOCK as u32) {
+        tracing::debug!(%error, "cannot limit unsent bytes");
+    }
+}
+
+async fn listen(read: OwnedReadHalf, messages: mpsc::Sender<ToParent>) -> Result<()> {
+    let mut reader = FrameReader::new(read);
+    while let Some(message) = reader.from_child().await? {
+        if messages.send(message).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Child<'a> {
+    server: &'a PeerServer,
+    io: OwnedWriteHalf,
+    /// Messages to be written before the next block.
+    out: BytesMut,
+    /// Notified when anything happens in a followed task.
+    waker: Arc<Notify>,
+    followed: HashMap<TaskId, Followed>,
+    /// Tasks that were asked about but are not known here yet.
+    unknown: HashSet<TaskId>,
+    requests: Vec<Request>,
+    slot: Option<Slotted>,
+}
+
+struct Followed {
+    handle: Arc<TaskHandle>,
+    /// `None` when the child only wants pieces, not news.
+    news: Option<broadcast::Receiver<Change>>,
+}
+
+struct Request {
+    number: u32,
+    task: TaskId,
+    piece: PieceIndex,
+    sent: usize,
+    urgency: u32,
+    since: Instant,
+}
+
+/// The right to use the uplink for one request.
+struct Slotted {
+    request: u32,
+    /// `None` when the child turned out to be slower than we are.
+    permit: Option<OwnedSemaphorePermit>,
+    _level: Level,
+}
+
+/// What can be done for a request right now.
+enum Next {
+    Send { at: usize, block: Bytes },
+    Finish { at: usize, size: usize },
+    Refuse { at: usize },
+    Nothing,
+}
+
+impl Child<'_> {
+    async fn serve(&mut self, mut said: mpsc::Receiver<ToParent>) -> Result<()> {
+        ToChild::Hello {
+            peer: self.server.me,
+        }
+        .encode(&mut self.out);
+        loop {
+            while let Ok(message) = said.try_recv() {
+                self.hear(message);
+            }
+            self.news();
+            match self.next() {
+                Next::Send { at, block } => self.send(at, block).await?,
+                Next::Finish { at, size } => {
+                    let request = self.requests.swap_remove(at).number;
+                    ToChild::Done {
+                        request,
+                        size: size as u32,
+                    }
+                    .encode(&mut self.out);
+                    self.leave_slot(request);
+                }
+                Next::Refuse { at } => {
+                    let request = self.requests.swap_remove(at).number;
+                    self.refuse(request, Refusal::NotHere);
+                    self.leave_slot(request);
+                }
+                Next::Nothing => {
+                    self.slot = None;
+                    self.flush().await?;
+                    self.wait(&mut said).await?;
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, said: &mut mpsc::Receiver<ToParent>) -> Result<()> {
+        let changed = self.server.tasks.changed.notified();
+        let unknown = !self.unknown.is_empty()
+            || self
+                .requests
+                .iter()
+                .any(|request| !self.followed.contains_key(&request.task));
+        let message = tokio::select! {
+            message = said.recv() => message,
+            () = self.waker.notified() => return Ok(()),
+            () = changed, if unknown => {
+                self.look_for_unknown();
+                return Ok(());
+            }
+            // Refuses what has waited too long for a task nobody knows.
+            () = tokio::time::sleep(UNKNOWN_TASK), if unknown => {
+                self.look_for_unknown();
+                return Ok(());
+            }
+        };
+        if let Some(message) = message {
+            self.hear(message);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: ToParent) {
+        match message {
+            ToParent::Hello { .. } => {}
+            ToParent::Follow { task } => {
+                if !self.follow(task) {
+                    self.unknown.insert(task);
+                }
+            }
+            ToParent::Unfollow { task } => {
+                self.unknown.remove(&task);
+                self.requests.retain(|request| request.task != task);
+                self.followed.remove(&task);
+            }
+            ToParent::Want {
+                request,
+                task,
+                piece,
+                offset,
+                urgency,
+            } => {
+                if self.requests.len() >= REQUESTS {
+                    self.refuse(request, Refusal::Busy);
+                    return;
+                }
+                self.know(task);
+                let (sent, since) = (offset as usize, Instant::now());
+                self.requests.push(Request {
+                    number: request,
+                    task,
+                    piece,
+                    sent,
+                    urgency,
+                    since,
+                });
+            }
+            ToParent::Cancel { request } => {
+                self.requests.retain(|found| found.number != request);
+                self.leave_slot(request);
+            }
+        }
+    }
+
+    fn refuse(&mut self, request: u32, refusal: Refusal) {
+        ToChild::Refused { request, refusal }.encode(&mut self.out);
+    }
+
+    /// Watches a task so that this child's requests are woken by it.
+    fn know(&mut self, task: TaskId) -> bool {
+        if self.followed.contains_key(&task) {
+            return true;
+        }
+        let Some(handle) = self.server.tasks.get(&task) else {
+            return false;
+        };
+        handle.pieces.wake_on_progress(&self.waker);
+        self.followed.insert(task, Followed { handle, news: None });
+        true
+    }
+
+    /// Tells the child what is here, and from now on what changes.
+    fn follow(&mut self, task: TaskId) -> bool {
+        if !self.know(task) {
+            return false;
+        }
+        let Some(followed) = self.followed.get_mut(&task) else {
+            return false;
+        };
+        let (held, receiving, news) = followed.handle.pieces.follow();
+        followed.news = Some(news);
+        state(task, &held, &receiving, &mut self.out);
+        true
+    }
+
+    fn look_for_unknown(&mut self) {
+        for task in std::mem::take(&mut self.unknown) {
+            if !self.follow(task) {
+                self.unknown.insert(task);
+            }
+        }
+        let tasks: Vec<TaskId> = self.requests.iter().map(|request| request.task).collect();
+        for task in tasks {
+            self.know(task);
+        }
+    }
+
+    /// Writes down what happened in the followed tasks.
+    fn news(&mut self) {
+        let mut closed = Vec::new();
+        for (&task, followed) in &mut self.followed {
+            let Some(news) = &mut followed.news else {
+                continue;
+            };
+            loop {
+                match news.try_recv() {
+                    Ok(Change::Receiving(piece)) => {
+                        ToChild::Receiving { task, piece }.encode(&mut self.out);
+                    }
+                    Ok(Change::Held(piece)) => {
+                        ToChild::Holds {
+                            task,
+                            runs: vec![(piece, 1)],
+                        }
+                        .encode(&mut self.out);
+                    }
+                    Ok(Change::Lost(piece)) => {
+                        ToChild::Lost {
+                            task,
+                            runs: vec![(piece, 1)],
+                        }
+                        .encode(&mut self.out);
+                    }
+                    Ok(Change::Ended(_)) => {}
+                    Ok(Change::Closed) => closed.push(task),
+                    Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                        // Too much happened: everything anew.
+                        let (held, receiving, fresh) = followed.handle.pieces.follow();
+                        *news = fresh;
+                        let all = (PieceIndex::new(0), u32::MAX);
+                        ToChild::Lost {
+                            task,
+                            runs: vec![all],
+                        }
+                        .encode(&mut self.out);
+                        state(task, &held, &receiving, &mut self.out);
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        for task in closed {
+            self.followed.remove(&task);
+            // The content may come back as another task handle with the same name.
+            self.unknown.insert(task);
+        }
+    }
+
+    /// The most urgent request that something can be done for. A request that is being sent is
+    /// finished before another of the same urgency is begun.
+    fn next(&mut self) -> Next {
+        let begun = self.slot.as_ref().map(|slot| slot.request);
+        let key = |request: &Request| {
+            (
+                request.urgency,
+                Some(request.number) != begun,
+                request.since,
+            )
+        };
+        self.requests.sort_unstable_by_key(key);
+        for (at, request) in self.requests.iter().enumerate() {
+            let Some(followed) = self.followed.get(&request.task) else {
+                if request.since.elapsed() >= UNKNOWN_TASK {
+                    return Next::Refuse { at };
+                }
+                continue;
+            };
+            let (buffer, complete) = match followed.handle.pieces.slot(request.piece) {
+                Slot::Held(buffer) => (buffer, true),
+                Slot::Filling { buffer, .. } => {
+                    let complete = buffer.len() == buffer.capacity();
+                    (buffer, complete)
+                }
+                Slot::Missing => {
+                    // Bytes that were sent and are gone were wrong or given up.
+                    if request.sent > 0 || !followed.handle.planned.lock().covers(request.piece) {
+                        return Next::Refuse { at };
+                    }
+                    continue;
+                }
+            };
+            let there = buffer.len();
+            if there > request.sent {
+                let end = there.min(request.sent + BLOCK);
+                return Next::Send {
+                    at,
+                    block: buffer.slice(request.sent..end),
+                };
+            }
+            if complete {
+                return Next::Finish { at, size: there };
+            }
+        }
+        Next::Nothing
+    }
+
+    async fn send(&mut self, at: usize, block: Bytes) -> Result<()> {
+        let (number, task, piece) = {
+            let request = &mut self.requests[at];
+            request.sent += block.len();
+            (request.number, request.task, request.piece)
+        };
+        self.take_slot(number).await;
+        let len = block.len();
+        self.out.extend_from_slice(&data_header(number, len));
+        let mut frame = std::mem::take(&mut self.out).chain(block);
+        let started = Instant::now();
+        let written = tokio::time::timeout(STUCK, self.io.write_all_buf(&mut frame)).await;
+        written
+            .map_err(|_| stuck())?
+            .map_err(|error| broke(&error))?;
+        self.server.metrics.peer_sent(len as u64);
+        if started.elapsed() > OWN_PACE
+            && let Some(slot) = &mut self.slot
+        {
+            slot.permit = None;
+        }
+        if let Some(followed) = self.followed.get(&task) {
+            followed.handle.pieces.touch(piece);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let mut out = std::mem::take(&mut self.out);
+        let written = tokio::time::timeout(STUCK, self.io.write_all_buf(&mut out)).await;
+        written
+            .map_err(|_| stuck())?
+            .map_err(|error| broke(&error))?;
+        out.clear();
+        self.out = out;
+        Ok(())
+    }
+
+    /// Waits in line for the uplink, unless the request has its place already.
+    async fn take_slot(&mut self, request: u32) {
+        if self
+            .slot
+            .as_ref()
+            .is_some_and(|slot| slot.request == request)
+        {
+            return;
+        }
+        self.slot = None;
+        // The semaphore is fair: who waits longest comes next. It is never closed.
+        let permit = self.server.slots.clone().acquire_owned().await.ok();
+        self.slot = Some(Slotted {
+            request,
+            permit,
+            _level: self.server.metrics.upload(),
+        });
+    }
+
+    fn leave_slot(&mut self, request: u32) {
+        if self
+            .slot
+            .as_ref()
+            .is_some_and(|slot| slot.request == request)
+        {
+            self.slot = None;
+        }
+    }
+}
+
+fn state(task: TaskId, held: &PieceSet, receiving: &PieceSet, out: &mut BytesMut) {
+    if !held.is_empty() {
+        ToChild::Holds {
+            task,
+            runs: held.runs(),
+        }
+        .encode(out);
+    }
+    for piece in receiving.iter() {
+        ToChild::Receiving { task, piece }.encode(out);
+    }
+}
+
+fn stuck() -> pantala_core::Error {
+    use pantala_core::{Error, Kind, Who};
+    Error::new(Who::Peer, Kind::Timeout, "takes nothing any more")
+}
+
+fn broke(error: &std::io::Error) -> pantala_core::Error {
+    use pantala_core::{Error, Kind, Who};
+    Error::new(
+        Who::Peer,
+        Kind::Unreachable,
+        format!("the connection broke: {error}"),
+    )
+}

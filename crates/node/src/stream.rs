@@ -1,0 +1,341 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use leaky_bucket::RateLimiter;
+use pantala_core::{ContentDigest, ContentHasher, Error, Kind, PieceIndex, Result, Who};
+use pantala_store::{PieceBuffer, Slot};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    error,
+    metrics::{Level, Metrics},
+    readers::Reader,
+    task::{Command, TaskHandle},
+};
+
+/// Hands a content's bytes to one reader: in ascending order, each once, verified (or straight
+/// from the origin), and with an error that cannot be taken for the end.
+///
+/// What the reader takes moves its window; a reader that stops taking stops its window and nothing
+/// else. Dropping the stream closes the window.
+pub struct StreamIo {
+    task: Arc<TaskHandle>,
+    reader: Arc<Reader>,
+    metrics: Metrics,
+    position: u64,
+    /// The byte after the last one wanted; the content's end when `None`.
+    end: Option<u64>,
+    /// The buffer the position lies in.
+    current: Option<Current>,
+    checksum: Option<Checksum>,
+    limiter: Option<RateLimiter>,
+    /// The origin's word that this reader may have the content.
+    admission: Option<JoinHandle<Result<()>>>,
+    opened: Instant,
+    first_byte: bool,
+    over: bool,
+    _level: Level,
+    _counted: Counted,
+}
+
+struct Current {
+    piece: PieceIndex,
+    buffer: Arc<PieceBuffer>,
+    /// Whether the buffer is complete.
+    held: bool,
+}
+
+struct Checksum {
+    hasher: ContentHasher,
+    expected: ContentDigest,
+    /// A digest given by the reader alone says nothing about the content others have.
+    names_content: bool,
+}
+
+/// One of the node's readers, for the shares of the memory budget.
+pub(crate) struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    pub fn new(readers: &watch::Sender<usize>) -> Self {
+        readers.send_modify(|count| *count += 1);
+        Self(readers.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// What the node knows of a reader when it opens the stream.
+pub(crate) struct StreamSetup {
+    pub task: Arc<TaskHandle>,
+    pub reader: Arc<Reader>,
+    pub metrics: Metrics,
+    pub start: u64,
+    pub end: Option<u64>,
+    pub digest: Option<(ContentDigest, bool)>,
+    pub limit_rate: Option<u64>,
+    pub admission: Option<JoinHandle<Result<()>>>,
+    pub opened: Instant,
+    pub counted: Counted,
+}
+
+/// The most bytes handed over at once: what a slow reader's socket keeps from being freed.
+const CHUNK: usize = 256 << 10;
+
+impl StreamIo {
+    pub(crate) fn new(setup: StreamSetup) -> Self {
+        let StreamSetup {
+            task,
+            reader,
+            metrics,
+            start,
+            end,
+            digest,
+            limit_rate,
+            admission,
+            opened,
+            counted,
+        } = setup;
+        task.pieces.wake_on_progress(&reader.waker);
+        let checksum = digest.map(|(expected, names_content)| Checksum {
+            hasher: expected.hasher(),
+            expected,
+            names_content,
+        });
+        let limiter = limit_rate.map(|rate| {
+            let rate = usize::try_from(rate).unwrap_or(usize::MAX).max(1);
+            let step = (rate / 20).max(1);
+            RateLimiter::builder()
+                .initial(step)
+                .max(step.max(CHUNK))
+                .refill(step)
+                .interval(
+                    std::time::Duration::from_secs(1) * step as u32
+                        / rate.min(u32::MAX as usize) as u32,
+                )
+                .build()
+        });
+        Self {
+            _level: metrics.reader(),
+            task,
+            reader,
+            metrics,
+            position: start,
+            end,
+            current: None,
+            checksum,
+            limiter,
+            admission,
+            opened,
+            first_byte: false,
+            over: false,
+            _counted: counted,
+        }
+    }
+
+    /// The offset in the content of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next bytes; `None` at the end of what was asked for. After an error or the end there is
+    /// nothing more.
+    ///
+    /// # Errors
+    /// Only when nobody can serve the content any more, the origin included, or when the whole has
+    /// not the digest it must have. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.over {
+            return Ok(None);
+        }
+        let result = self.take().await;
+        match &result {
+            Ok(Some(bytes)) => {
+                self.metrics.reader_sent(bytes.len() as u64);
+                if !std::mem::replace(&mut self.first_byte, true) {
+                    self.metrics.first_byte(self.opened.elapsed());
+                }
+            }
+            Ok(None) | Err(_) => self.over = true,
+        }
+        result
+    }
+
+    /// The stream as a [`Stream`] of blocks; it ends after the first error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
+        stream::try_unfold(self, |mut this| async move {
+            Ok(this.next().await?.map(|bytes| (bytes, this)))
+        })
+    }
+
+    /// The stream as a reader for whoever copies bytes.
+    pub fn into_async_read(self) -> impl tokio::io::AsyncRead + Send {
+        use futures_util::TryStreamExt as _;
+        tokio_util::io::StreamReader::new(Box::pin(
+            self.into_stream().map_err(std::io::Error::other),
+        ))
+    }
+
+    async fn take(&mut self) -> Result<Option<Bytes>> {
+        if let Some(admission) = &mut self.admission {
+            let admitted = admission.await.unwrap_or_else(|_| Err(error::stopping()));
+            self.admission = None;
+            admitted?;
+        }
+        if self.is_at_end() {
+            return self.finish().map(|()| None);
+        }
+        let Some((from, to)) = self.ready().await? else {
+            return self.finish().map(|()| None);
+        };
+        if let Some(limiter) = &self.limiter {
+            limiter.acquire(to - from).await;
+        }
+        let Some(current) = &self.current else {
+            return Err(internal());
+        };
+        let bytes = current.buffer.slice(from..to);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.hasher.update(&bytes);
+        }
+        self.position += bytes.len() as u64;
+        self.moved();
+        // The last bytes are kept back until the whole is known to be right: a body of the right
+        // length must not look complete when it is wrong.
+        if self.is_at_end() {
+            self.finish()?;
+        }
+        Ok(Some(bytes))
+    }
+
+    fn end(&self) -> Option<u64> {
+        let length = self.task.pieces.geometry().length();
+        match (self.end, length) {
+            (Some(end), Some(length)) => Some(end.min(length)),
+            (end, length) => end.or(length),
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.end().is_some_and(|end| self.position >= end)
+    }
+
+    /// Waits until bytes at the position may be handed over; gives where in the current buffer
+    /// they lie, or `None` when the content turned out to end here.
+    async fn ready(&mut self) -> Result<Option<(usize, usize)>> {
+        let waker = self.reader.waker.clone();
+        loop {
+            let notified = waker.notified();
+            if self.is_at_end() {
+                return Ok(None);
+            }
+            let geometry = self.task.pieces.geometry();
+            let piece = geometry.piece_at(self.position);
+            if self
+                .current
+                .as_ref()
+                .is_none_or(|current| current.piece != piece || !current.held)
+            {
+                self.look(piece);
+            }
+            if let Some(current) = &self.current {
+                let from = (self.position - geometry.start(piece)) as usize;
+                let there = current.buffer.len();
+                let wanted = self.end().map_or(u64::MAX, |end| end - self.position);
+                let to =
+                    there.min(from.saturating_add(CHUNK.min(wanted.min(CHUNK as u64) as usize)));
+                if to > from {
+                    return Ok(Some((from, to)));
+                }
+            }
+            if let Some(failure) = self.reader.failure() {
+                return Err(failure.clone());
+            }
+            if self.task.pieces.is_closed() {
+                return Err(error::stopping());
+            }
+            notified.await;
+        }
+    }
+
+    fn look(&mut self, piece: PieceIndex) {
+        self.current = match self.task.pieces.slot(piece) {
+            Slot::Held(buffer) => {
+                self.task.pieces.touch(piece);
+                Some(Current {
+                    piece,
+                    buffer,
+                    held: true,
+                })
+            }
+            Slot::Filling {
+                buffer,
+                trusted: true,
+            } => Some(Current {
+                piece,
+                buffer,
+                held: false,
+            }),
+            Slot::Filling { trusted: false, .. } | Slot::Missing => None,
+        };
+    }
+
+    /// Tells the driver when the reader needs another piece.
+    fn moved(&mut self) {
+        let next = self.task.pieces.geometry().piece_at(self.position);
+        if self.reader.next() < next {
+            self.task.readers.took(&self.reader, next);
+            self.current = None;
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let Some(checksum) = self.checksum.take() else {
+            return Ok(());
+        };
+        let found = checksum.hasher.finish();
+        if found == checksum.expected {
+            self.task
+                .proven
+                .store(checksum.names_content, Ordering::Relaxed);
+            return Ok(());
+        }
+        if checksum.names_content {
+            // Whoever has it has something else under its name.
+            let _ = self.task.commands.try_send(Command::Poison);
+        }
+        let what = format!("the content has {found}, not {}", checksum.expected);
+        Err(Error::new(Who::Origin, Kind::DigestMismatch, what)
+            .hint("check the digest; the origin may serve something else under this name"))
+    }
+}
+
+fn internal() -> Error {
+    Error::new(Who::Us, Kind::Internal, "a stream lost its place")
+}
+
+impl Drop for StreamIo {
+    fn drop(&mut self) {
+        if let Some(admission) = &self.admission {
+            admission.abort();
+        }
+        self.task.readers.close(&self.reader);
+    }
+}
+
+impl std::fmt::Debug for StreamIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamIo")
+            .field("task", &self.task.id)
+            .field("position", &self.position)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}

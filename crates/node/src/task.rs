@@ -1,0 +1,173 @@
+use std::{collections::HashMap, sync::Arc};
+
+use pantala_core::{
+    ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    control::{Known, PieceRun, ToPeer},
+};
+use pantala_origin::OriginBody;
+use pantala_store::{Charge, PieceBuffer, PieceWriter, TaskPieces};
+use pantala_window::{AttemptId, Failure, RunId, Snapshot};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::{links::LinkHandle, readers::Readers};
+
+/// A content this peer streams or holds, as everybody but its driver sees it.
+pub(crate) struct TaskHandle {
+    pub id: TaskId,
+    pub key: ResourceKey,
+    /// The URL without credentials.
+    pub shown: String,
+    pub meta: RwLock<ContentMeta>,
+    pub pieces: Arc<TaskPieces>,
+    pub readers: Readers,
+    pub commands: mpsc::Sender<Command>,
+    /// The pieces a reader here still needs: what children may wait for.
+    pub planned: Mutex<Planned>,
+    /// Whether the whole content was found to have the digest it is named by.
+    pub proven: std::sync::atomic::AtomicBool,
+}
+
+/// What children may wait for at this peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planned {
+    /// The driver has not decided anything yet.
+    Unknown,
+    /// No reader needs anything more.
+    Nothing,
+    /// The pieces from the first up to the end.
+    Pieces(PieceIndex, Option<PieceIndex>),
+}
+
+impl Planned {
+    pub fn covers(&self, piece: PieceIndex) -> bool {
+        match *self {
+            Planned::Unknown => true,
+            Planned::Nothing => false,
+            Planned::Pieces(first, end) => first <= piece && end.is_none_or(|end| piece < end),
+        }
+    }
+}
+
+/// What a driver is told.
+pub(crate) enum Command {
+    /// The supernode's answer to a registration or a re-announcement.
+    Known(Known),
+    /// This peer learned the content from the origin itself: it may go on with that transfer.
+    Learned {
+        first: PieceIndex,
+        start: u64,
+        body: OriginBody,
+    },
+    /// Anything else the supernode says of this task.
+    Control(ToPeer),
+    SupernodeUp,
+    SupernodeDown,
+    LinkUp {
+        link: LinkHandle,
+    },
+    LinkDown {
+        peer: PeerId,
+        error: Error,
+    },
+    Holds {
+        peer: PeerId,
+        runs: Vec<PieceRun>,
+    },
+    Receiving {
+        peer: PeerId,
+        piece: PieceIndex,
+    },
+    Lost {
+        peer: PeerId,
+        runs: Vec<PieceRun>,
+    },
+    /// Memory for a request is there.
+    Room {
+        attempt: AttemptId,
+        charge: Charge,
+    },
+    Fetched {
+        attempt: AttemptId,
+        buffer: Arc<PieceBuffer>,
+    },
+    /// A request failed; what it had of the piece can be gone on with.
+    FetchFailed {
+        attempt: AttemptId,
+        failure: Failure,
+        writer: Option<PieceWriter>,
+    },
+    RunAt {
+        run: RunId,
+        piece: PieceIndex,
+    },
+    RunSealed {
+        piece: PieceIndex,
+        buffer: Arc<PieceBuffer>,
+        digest: PieceDigest,
+    },
+    RunEnded {
+        length: u64,
+    },
+    RunFailed {
+        run: RunId,
+        error: Error,
+    },
+    /// A reader found that the whole content has not the digest it is named by.
+    Poison,
+    /// For the operator's page.
+    Snapshot {
+        reply: oneshot::Sender<Snapshot>,
+    },
+}
+
+/// All contents of this peer.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    map: RwLock<HashMap<TaskId, Arc<TaskHandle>>>,
+    /// Notified whenever a task comes.
+    pub changed: Notify,
+}
+
+impl Tasks {
+    pub fn get(&self, id: &TaskId) -> Option<Arc<TaskHandle>> {
+        self.map.read().get(id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<TaskHandle>> {
+        self.map.read().values().cloned().collect()
+    }
+
+    /// Does something with a task while nobody can take it out: a reader opened so is always seen
+    /// by the driver.
+    pub fn with<T>(&self, id: &TaskId, act: impl FnOnce(&Arc<TaskHandle>) -> T) -> Option<T> {
+        self.map.read().get(id).map(act)
+    }
+
+    /// The task, made by `make` when it is new; `true` when it was.
+    pub fn get_or_insert(
+        &self,
+        id: TaskId,
+        make: impl FnOnce() -> Arc<TaskHandle>,
+    ) -> (Arc<TaskHandle>, bool) {
+        let mut map = self.map.write();
+        if let Some(found) = map.get(&id) {
+            return (found.clone(), false);
+        }
+        let made = make();
+        map.insert(id, made.clone());
+        drop(map);
+        self.changed.notify_waiters();
+        (made, true)
+    }
+
+    /// Takes the task out if `still` says so, with the table locked: nobody can find it meanwhile.
+    pub fn remove_if(&self, id: &TaskId, still: impl FnOnce(&TaskHandle) -> bool) -> bool {
+        let mut map = self.map.write();
+        let go = map.get(id).is_some_and(|task| still(task));
+        if go {
+            map.remove(id);
+        }
+        go
+    }
+}

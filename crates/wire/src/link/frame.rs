@@ -1,0 +1,421 @@
+use bytes::{Buf, BufMut, BytesMut};
+use pantala_core::{BLOCK_MAX, Error, Kind, PeerId, PieceIndex, TaskId, Who, control::PieceRun};
+
+/// The protocol's version; both sides must say the same.
+pub const VERSION: u16 = 1;
+const MAGIC: &[u8; 4] = b"PNTL";
+
+/// The largest payload of a frame that is no data.
+pub(super) const CONTROL_MAX: usize = 64 << 10;
+/// The largest payload of a data frame: the request's number and a block.
+pub(super) const DATA_MAX: usize = 4 + BLOCK_MAX;
+/// Kind and length.
+pub(super) const HEADER: usize = 5;
+
+/// A child to its parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToParent {
+    /// First of all: who dials.
+    Hello {
+        /// The child.
+        peer: PeerId,
+    },
+    /// Tell me what you hold of this task, now and as it changes.
+    Follow {
+        /// Which task.
+        task: TaskId,
+    },
+    /// No more news of this task.
+    Unfollow {
+        /// Which task.
+        task: TaskId,
+    },
+    /// Send a piece, as soon as you have it and while you receive it.
+    Want {
+        /// The request's number on this connection.
+        request: u32,
+        /// Of which task.
+        task: TaskId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// From which of its bytes on.
+        offset: u32,
+        /// How many pieces lie between the child's reader and this one: 0 goes first.
+        urgency: u32,
+    },
+    /// The request is not needed any more.
+    Cancel {
+        /// Which.
+        request: u32,
+    },
+}
+
+/// Why a parent does not serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It does not have the piece and will not get it, or what it had was wrong.
+    NotHere,
+    /// It has too many requests already.
+    Busy,
+}
+
+/// A parent to its child. The bytes themselves travel as data frames: see [`data_header`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToChild {
+    /// First of all: who answers.
+    Hello {
+        /// The parent.
+        peer: PeerId,
+    },
+    /// Complete, verified pieces.
+    Holds {
+        /// Of which task.
+        task: TaskId,
+        /// Which.
+        runs: Vec<PieceRun>,
+    },
+    /// The first bytes of a piece are here.
+    Receiving {
+        /// Of which task.
+        task: TaskId,
+        /// Which.
+        piece: PieceIndex,
+    },
+    /// Pieces that are here no more.
+    Lost {
+        /// Of which task.
+        task: TaskId,
+        /// Which.
+        runs: Vec<PieceRun>,
+    },
+    /// All bytes of the request's piece have been sent.
+    Done {
+        /// Which request.
+        request: u32,
+        /// The piece's size in bytes.
+        size: u32,
+    },
+    /// The request is not served, or not to its end.
+    Refused {
+        /// Which request.
+        request: u32,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+mod kind {
+    pub const HELLO: u8 = 1;
+    pub const FOLLOW: u8 = 2;
+    pub const UNFOLLOW: u8 = 3;
+    pub const WANT: u8 = 4;
+    pub const CANCEL: u8 = 5;
+    pub const HOLDS: u8 = 16;
+    pub const RECEIVING: u8 = 17;
+    pub const LOST: u8 = 18;
+    pub const DONE: u8 = 19;
+    pub const REFUSED: u8 = 20;
+    pub const DATA: u8 = 32;
+}
+pub(super) use kind::DATA;
+
+/// Runs that fit one frame; more travel in several.
+const RUNS_MAX: usize = 4096;
+
+/// What comes before a block of `len` bytes for a request.
+pub fn data_header(request: u32, len: usize) -> [u8; 9] {
+    let mut header = [0; 9];
+    header[0] = DATA;
+    header[1..5].copy_from_slice(&(4 + len as u32).to_be_bytes());
+    header[5..].copy_from_slice(&request.to_be_bytes());
+    header
+}
+
+fn frame(out: &mut BytesMut, kind: u8, payload: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(kind);
+    let length_at = out.len();
+    out.put_u32(0);
+    payload(out);
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn hello(out: &mut BytesMut, peer: &PeerId) {
+    frame(out, kind::HELLO, |out| {
+        out.put_slice(MAGIC);
+        out.put_u16(VERSION);
+        out.put_slice(peer.as_bytes());
+    });
+}
+
+fn runs(out: &mut BytesMut, kind: u8, task: &TaskId, runs: &[PieceRun]) {
+    for part in runs.chunks(RUNS_MAX) {
+        frame(out, kind, |out| {
+            out.put_slice(task.as_bytes());
+            for (first, count) in part {
+                out.put_u32(first.get());
+                out.put_u32(*count);
+            }
+        });
+    }
+}
+
+impl ToParent {
+    /// Appends the message to what is to be written.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            ToParent::Hello { peer } => hello(out, peer),
+            ToParent::Follow { task } => {
+                frame(out, kind::FOLLOW, |out| out.put_slice(task.as_bytes()));
+            }
+            ToParent::Unfollow { task } => {
+                frame(out, kind::UNFOLLOW, |out| out.put_slice(task.as_bytes()));
+            }
+            ToParent::Want {
+                request,
+                task,
+                piece,
+                offset,
+                urgency,
+            } => {
+                frame(out, kind::WANT, |out| {
+                    out.put_u32(*request);
+                    out.put_slice(task.as_bytes());
+                    out.put_u32(piece.get());
+                    out.put_u32(*offset);
+                    out.put_u32(*urgency);
+                });
+            }
+            ToParent::Cancel { request } => {
+                frame(out, kind::CANCEL, |out| out.put_u32(*request));
+            }
+        }
+    }
+
+    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Self, Error> {
+        let message = match kind {
+            kind::HELLO => ToParent::Hello {
+                peer: take_hello(&mut payload)?,
+            },
+            kind::FOLLOW => ToParent::Follow {
+                task: take_task(&mut payload)?,
+            },
+            kind::UNFOLLOW => ToParent::Unfollow {
+                task: take_task(&mut payload)?,
+            },
+            kind::WANT => ToParent::Want {
+                request: take_u32(&mut payload)?,
+                task: take_task(&mut payload)?,
+                piece: PieceIndex::new(take_u32(&mut payload)?),
+                offset: take_u32(&mut payload)?,
+                urgency: take_u32(&mut payload)?,
+            },
+            kind::CANCEL => ToParent::Cancel {
+                request: take_u32(&mut payload)?,
+            },
+            other => return Err(broken(format!("frame of unknown kind {other}"))),
+        };
+        all_read(payload, message)
+    }
+}
+
+impl ToChild {
+    /// Appends the message to what is to be written.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            ToChild::Hello { peer } => hello(out, peer),
+            ToChild::Holds { task, runs: held } => runs(out, kind::HOLDS, task, held),
+            ToChild::Lost { task, runs: lost } => runs(out, kind::LOST, task, lost),
+            ToChild::Receiving { task, piece } => frame(out, kind::RECEIVING, |out| {
+                out.put_slice(task.as_bytes());
+                out.put_u32(piece.get());
+            }),
+            ToChild::Done { request, size } => frame(out, kind::DONE, |out| {
+                out.put_u32(*request);
+                out.put_u32(*size);
+            }),
+            ToChild::Refused { request, refusal } => frame(out, kind::REFUSED, |out| {
+                out.put_u32(*request);
+                out.put_u8(match refusal {
+                    Refusal::NotHere => 0,
+                    Refusal::Busy => 1,
+                });
+            }),
+        }
+    }
+
+    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Self, Error> {
+        let message = match kind {
+            kind::HELLO => ToChild::Hello {
+                peer: take_hello(&mut payload)?,
+            },
+            kind::HOLDS => {
+                let task = take_task(&mut payload)?;
+                ToChild::Holds {
+                    task,
+                    runs: take_runs(&mut payload)?,
+                }
+            }
+            kind::LOST => {
+                let task = take_task(&mut payload)?;
+                ToChild::Lost {
+                    task,
+                    runs: take_runs(&mut payload)?,
+                }
+            }
+            kind::RECEIVING => ToChild::Receiving {
+                task: take_task(&mut payload)?,
+                piece: PieceIndex::new(take_u32(&mut payload)?),
+            },
+            kind::DONE => ToChild::Done {
+                request: take_u32(&mut payload)?,
+                size: take_u32(&mut payload)?,
+            },
+            kind::REFUSED => ToChild::Refused {
+                request: take_u32(&mut payload)?,
+                refusal: match payload.try_get_u8() {
+                    Ok(0) => Refusal::NotHere,
+                    Ok(1) => Refusal::Busy,
+                    _ => return Err(broken("a refusal of unknown reason")),
+                },
+            },
+            other => return Err(broken(format!("frame of unknown kind {other}"))),
+        };
+        all_read(payload, message)
+    }
+}
+
+pub(super) fn broken(what: impl std::fmt::Display) -> Error {
+    Error::new(
+        Who::Peer,
+        Kind::Protocol,
+        format!("sent something that is no protocol: {what}"),
+    )
+}
+
+fn all_read<T>(rest: &[u8], message: T) -> Result<T, Error> {
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(broken("a frame with bytes left over"))
+    }
+}
+
+fn take_u32(payload: &mut &[u8]) -> Result<u32, Error> {
+    payload
+        .try_get_u32()
+        .map_err(|_| broken("a frame that is too short"))
+}
+
+fn take<const N: usize>(payload: &mut &[u8]) -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    payload
+        .try_copy_to_slice(&mut bytes)
+        .map_err(|_| broken("a frame that is too short"))?;
+    Ok(bytes)
+}
+
+fn take_task(payload: &mut &[u8]) -> Result<TaskId, Error> {
+    take(payload).map(TaskId::from_bytes)
+}
+
+fn take_hello(payload: &mut &[u8]) -> Result<PeerId, Error> {
+    if take::<4>(payload)? != *MAGIC {
+        return Err(broken("no greeting of a pantala peer"));
+    }
+    let version = u16::from_be_bytes(take(payload)?);
+    if version != VERSION {
+        let what = format!("speaks version {version} of the peer protocol, this one {VERSION}");
+        return Err(Error::new(Who::Peer, Kind::Protocol, what).hint("update the older one"));
+    }
+    take(payload).map(PeerId::from_bytes)
+}
+
+fn take_runs(payload: &mut &[u8]) -> Result<Vec<PieceRun>, Error> {
+    let mut runs = Vec::with_capacity(payload.len() / 8);
+    while !payload.is_empty() {
+        let (first, count) = (take_u32(payload)?, take_u32(payload)?);
+        if count == 0 || first.checked_add(count).is_none() {
+            return Err(broken("a run of pieces without an end"));
+        }
+        runs.push((PieceIndex::new(first), count));
+    }
+    Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id() -> impl Strategy<Value = TaskId> {
+        any::<[u8; 32]>().prop_map(TaskId::from_bytes)
+    }
+
+    fn piece_runs() -> impl Strategy<Value = Vec<PieceRun>> {
+        let run = (0u32..1 << 20, 1u32..1000).prop_map(|(a, n)| (PieceIndex::new(a), n));
+        prop::collection::vec(run, 1..50)
+    }
+
+    fn to_child() -> impl Strategy<Value = ToChild> {
+        prop_oneof![
+            any::<[u8; 16]>().prop_map(|b| ToChild::Hello {
+                peer: PeerId::from_bytes(b)
+            }),
+            (id(), piece_runs()).prop_map(|(task, runs)| ToChild::Holds { task, runs }),
+            (id(), piece_runs()).prop_map(|(task, runs)| ToChild::Lost { task, runs }),
+            (id(), any::<u32>()).prop_map(|(task, n)| ToChild::Receiving {
+                task,
+                piece: PieceIndex::new(n)
+            }),
+            any::<(u32, u32)>().prop_map(|(request, size)| ToChild::Done { request, size }),
+            any::<u32>().prop_map(|request| ToChild::Refused {
+                request,
+                refusal: Refusal::Busy
+            }),
+        ]
+    }
+
+    fn to_parent() -> impl Strategy<Value = ToParent> {
+        prop_oneof![
+            any::<[u8; 16]>().prop_map(|b| ToParent::Hello {
+                peer: PeerId::from_bytes(b)
+            }),
+            id().prop_map(|task| ToParent::Follow { task }),
+            id().prop_map(|task| ToParent::Unfollow { task }),
+            (any::<[u32; 4]>(), id()).prop_map(|([request, piece, offset, urgency], task)| {
+                ToParent::Want {
+                    request,
+                    task,
+                    piece: PieceIndex::new(piece),
+                    offset,
+                    urgency,
+                }
+            }),
+            any::<u32>().prop_map(|request| ToParent::Cancel { request }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_parent_says_arrives(message in to_child()) {
+            let mut out = BytesMut::new();
+            message.encode(&mut out);
+            prop_assert_eq!(ToChild::decode(out[0], &out[HEADER..]).unwrap(), message);
+        }
+
+        #[test]
+        fn what_a_child_says_arrives(message in to_parent()) {
+            let mut out = BytesMut::new();
+            message.encode(&mut out);
+            prop_assert_eq!(ToParent::decode(out[0], &out[HEADER..]).unwrap(), message);
+        }
+
+        #[test]
+        fn nonsense_is_an_error(kind: u8, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ToChild::decode(kind, &payload);
+            let _ = ToParent::decode(kind, &payload);
+        }
+    }
+}
