@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use pantala_config::{DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Window};
+use pantala_core::{Error, Kind, Result, Who};
+use pantala_node::{ContentRequest, Node, NodeConfig, Opened, Range, StreamIo, Totals};
+use pantala_origin::{OriginBody, OriginConfig};
+
+/// Where the bytes come from: this process's own peer.
+pub(crate) struct Source {
+    node: Node,
+    length: Option<u64>,
+    bytes: Body,
+}
+
+enum Body {
+    Stream(Box<StreamIo>),
+    /// A response that is not shared; the bytes before the wanted range are left out.
+    Direct {
+        body: Box<OriginBody>,
+        start: u64,
+        end: Option<u64>,
+    },
+}
+
+impl Source {
+    /// Opens the content, up to and including its metadata.
+    pub async fn open(config: &DfgetConfig) -> Result<Self> {
+        if config.daemon == DaemonUse::Only {
+            let what = format!("no dfdaemon answers on {}", config.daemon_addr);
+            return Err(Error::new(Who::Peer, Kind::Unavailable, what)
+                .hint("start dfdaemon, or leave out --daemon only"));
+        }
+        let node = Node::start(node_config(config)).await?;
+        let opened = node.open(request(config)).await?;
+        let (length, bytes) = match opened {
+            Opened::Content(content) => {
+                let length = content
+                    .end
+                    .or(content.meta.length)
+                    .map(|end| end - content.start);
+                (length, Body::Stream(Box::new(content.stream)))
+            }
+            Opened::Direct(response) => {
+                let total = response.meta.length;
+                let (start, end) = match config.range {
+                    None => (0, total),
+                    Some(range) => match total.map(|total| range.resolve(total)) {
+                        Some(Some(range)) => (range.start(), range.end()),
+                        Some(None) => return Err(outside(total)),
+                        None => match range {
+                            ConfigRange::Bytes(range) => (range.start(), range.end()),
+                            ConfigRange::Suffix(_) => return Err(outside(total)),
+                        },
+                    },
+                };
+                let body = Box::new(response.body);
+                (
+                    end.map(|end| end - start),
+                    Body::Direct { body, start, end },
+                )
+            }
+        };
+        Ok(Self {
+            node,
+            length,
+            bytes,
+        })
+    }
+
+    /// Bytes there will be, when known.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.node.totals()
+    }
+
+    /// The next bytes, or the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        match &mut self.bytes {
+            Body::Stream(stream) => stream.next().await,
+            Body::Direct { body, start, end } => loop {
+                let at = body.position();
+                if end.is_some_and(|end| at >= end) {
+                    return Ok(None);
+                }
+                let Some(mut bytes) = body.next().await? else {
+                    return Ok(None);
+                };
+                let skip = start.saturating_sub(at).min(bytes.len() as u64);
+                let mut bytes = bytes.split_off(skip as usize);
+                if let Some(end) = end {
+                    bytes.truncate(end.saturating_sub(at + skip).min(bytes.len() as u64) as usize);
+                }
+                if !bytes.is_empty() {
+                    return Ok(Some(bytes));
+                }
+            },
+        }
+    }
+
+    /// Lets children finish what they are receiving, and leaves.
+    pub async fn close(self, farewell: Duration) {
+        let Self { node, bytes, .. } = self;
+        drop(bytes);
+        node.drain(farewell).await;
+        node.stop().await;
+    }
+}
+
+fn outside(total: Option<u64>) -> Error {
+    let of = total.map_or(String::from("of unknown length"), |total| {
+        format!("of {total} bytes")
+    });
+    Error::new(
+        Who::User,
+        Kind::RangeNotSatisfiable,
+        format!("the range lies outside the content {of}"),
+    )
+}
+
+fn node_config(config: &DfgetConfig) -> NodeConfig {
+    NodeConfig {
+        peer_listen: config.peer_listen,
+        advertise: config.advertise,
+        supernodes: config.supernode.iter().map(HostPort::to_string).collect(),
+        labels: Vec::new(),
+        memory: config.memory,
+        window: match config.window {
+            Window::Auto => None,
+            Window::Pieces(pieces) => Some(pieces.get()),
+        },
+        uploads: config.uploads,
+        origin: OriginConfig {
+            ca: config.ca.clone(),
+            connect_timeout: config.connect_timeout,
+            read_timeout: config.read_timeout,
+            retries: config.retries,
+            ..OriginConfig::default()
+        },
+        filter_query: Vec::new(),
+    }
+}
+
+fn request(config: &DfgetConfig) -> ContentRequest {
+    ContentRequest {
+        url: config.url.clone(),
+        headers: config.headers.clone(),
+        range: config.range.and_then(|range| match range {
+            // A range that asks for everything is none.
+            ConfigRange::Bytes(range) if range.is_all() => None,
+            ConfigRange::Bytes(range) => Some(Range::Bytes(range)),
+            ConfigRange::Suffix(last) => Some(Range::Suffix(last)),
+        }),
+        digest: config.digest,
+        limit_rate: config.limit_rate,
+        origin_allowed: !config.no_origin,
+    }
+}
