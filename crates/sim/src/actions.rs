@@ -74,6 +74,11 @@ impl World {
             } => self.fetch(p, attempt, piece, parent),
             Action::Cancel { attempt, piece } => {
                 let peer = &mut self.peers[p as usize];
+                // Complete, and not waited for any more: nobody vouched for it.
+                let given_up = peer.flights.get(&piece).is_some_and(|f| f.complete == Some(attempt));
+                if given_up {
+                    peer.flights.remove(&piece);
+                }
                 if let Some(request) = peer.attempts.remove(&attempt) {
                     let link = request.link;
                     self.after_latency(Happening::Unwant {

@@ -14,6 +14,9 @@ use crate::{
 /// A model peer has one reader.
 pub(crate) const READER: ReaderId = ReaderId(1);
 
+/// Happenings at one point in time: more is a loop.
+const AT_ONCE_MAX: u32 = 300_000;
+
 /// Everything there is.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -115,14 +118,17 @@ impl World {
 
     fn live(&mut self) -> Report {
         let limit = self.scenario.limit.as_nanos() as Nanos;
-        let mut happenings = 0;
+        let (mut happenings, mut at_once) = (0, 0);
         while self.unfinished > 0
             && let Some((at, what)) = self.queue.pop()
             && at <= limit
         {
             debug_assert!(at >= self.now);
+            at_once = if at == self.now { at_once + 1 } else { 0 };
+            assert!(at_once < AT_ONCE_MAX, "time stands still");
             self.now = at;
             happenings += 1;
+            if at_once > 299_000 { eprintln!("{at} {what:?}"); }
             self.happen(what);
         }
         let moved = self.swarm.as_ref().map_or(0, |s| s.stats().leases_moved);

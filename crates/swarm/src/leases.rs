@@ -81,9 +81,21 @@ impl Leases {
         self.cut(|lease| lease.holder == holder, piece, Some(piece.next()));
     }
 
-    /// Takes pieces out of the leases of one peer.
-    pub fn give_back(&mut self, holder: PeerId, first: PieceIndex, end: Option<PieceIndex>) {
-        self.cut(|lease| lease.holder == holder, first, end);
+    /// Takes pieces out of the leases of one peer; says whether it had any of them.
+    pub fn give_back(
+        &mut self,
+        holder: PeerId,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+    ) -> bool {
+        let touches = |lease: &Lease| {
+            lease.holder == holder
+                && end.is_none_or(|end| lease.first < end)
+                && lease.end.is_none_or(|stop| first < stop)
+        };
+        let any = self.list.iter().any(touches);
+        self.cut(touches, first, end);
+        any
     }
 
     /// Takes all leases of a peer away.

@@ -470,6 +470,13 @@ impl Task {
             return;
         }
         self.leases.came(peer, piece, now);
+        // It holds the piece, though its next word on what it holds is still to come: otherwise
+        // the piece would look free meanwhile.
+        if let Some(member) = self.members.get_mut(&peer)
+            && member.held.insert(piece)
+        {
+            self.count(piece, true);
+        }
         if self.digests.insert(piece, digest) != Some(digest) {
             self.tell_digests(peer, vec![(piece, digest)], out);
         }
@@ -619,7 +626,9 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        self.leases.give_back(peer, first, end);
+        if !self.leases.give_back(peer, first, end) {
+            return;
+        }
         if let Some(member) = self.members.get_mut(&peer) {
             member.returned = Some(now);
         }

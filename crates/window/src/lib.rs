@@ -27,12 +27,16 @@
 //! 4. The origin is asked only for leased pieces, or, when there is no supernode, for pieces that
 //!    no parent can deliver, after a pause that differs from peer to peer.
 
+mod events;
 mod leases;
 mod message;
+mod origin;
 mod parents;
 mod picker;
+mod requests;
 mod runs;
 mod window;
+mod work;
 
 pub use leases::PieceRanges;
 pub use message::{

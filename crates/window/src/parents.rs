@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{PieceIndex, PieceSet, Time};
 
-use crate::{AttemptId, ParentId, picker::URGENT};
+use crate::{AttemptId, ParentId, requests::URGENT};
 
 /// What is known of one parent.
 #[derive(Debug)]
@@ -46,6 +46,13 @@ impl Parent {
     /// Whether it has the piece or the beginning of it.
     pub fn has(&self, piece: PieceIndex) -> bool {
         self.holds.contains(piece) || self.receiving.contains(piece)
+    }
+
+    /// It does not have the piece and will not get it.
+    pub fn lacks(&mut self, piece: PieceIndex) {
+        self.without.insert(piece);
+        self.holds.remove(piece);
+        self.receiving.remove(piece);
     }
 
     /// Whether it should be left alone for now.
@@ -194,6 +201,13 @@ impl Parents {
             )
         })
         .map(|(id, _)| id)
+    }
+
+    /// Whether somebody holds the piece who was not asked for it and is not avoided.
+    pub fn another_holds(&self, piece: PieceIndex, asked: &[ParentId], now: Time) -> bool {
+        self.known.iter().any(|(id, parent)| {
+            !asked.contains(id) && !parent.demoted(now) && parent.holds.contains(piece)
+        })
     }
 
     fn quickest(

@@ -1,0 +1,282 @@
+//! Takes events into the state; whether anything is to be decided then is what each says.
+
+use std::time::Duration;
+
+use pantala_core::PieceIndex;
+
+use crate::{
+    AttemptId, Event, Failure, ParentId, ReaderId, RunId, Window,
+    parents::Parent,
+    picker::{Picker, Supernode},
+};
+
+/// How long a parent is left alone that said it has too much to do.
+const BUSY_REST: Duration = Duration::from_millis(100);
+
+impl Picker {
+    /// Takes an event into the state; says whether there may be something to decide.
+    pub(crate) fn note(&mut self, event: Event) -> bool {
+        match event {
+            Event::ReaderOpened { reader, first, end } => self.opened(reader, first, end),
+            Event::ReaderTook { reader, next } => return self.took(reader, next),
+            Event::ReaderClosed { reader } => {
+                self.readers.remove(&reader);
+            }
+            Event::Share { pieces } => {
+                self.share = pieces.max(1);
+                for window in self.readers.values_mut() {
+                    window.set_share(self.config.window, self.share);
+                }
+            }
+            Event::Ended { pieces } => self.ended(PieceIndex::new(pieces)),
+            Event::SupernodeUp => {
+                self.supernode = Supernode::Up;
+                self.desperate.clear();
+            }
+            Event::SupernodeDown => self.supernode_down(),
+            Event::LeaseGranted { first, end } => {
+                self.leases.insert(first, end);
+                self.asks.clear();
+                self.origin_failures = 0;
+                // The origin is asked by us now: what waits elsewhere for it waits in vain.
+                let leases = self.leases.clone();
+                self.release_waiting(|_, piece, _| leases.contains(piece));
+            }
+            Event::LeaseEnded { first, end } => self.leases.remove(first, end),
+            Event::Vouched { first, count } => {
+                let end = PieceIndex::new(first.get().saturating_add(count));
+                self.vouched.insert(first, Some(end));
+                return matches!(self.supernode, Supernode::Down { .. });
+            }
+            Event::Sealed { piece } => self.sealed(piece),
+            Event::Evicted { piece } => {
+                self.held.remove(piece);
+            }
+            Event::RunAt { run, piece } => return self.run_at(run, piece),
+            Event::RunFailed { run, fatal } => self.run_failed(run, fatal),
+            Event::Progress { attempt, bytes } => {
+                self.progressed(attempt, bytes);
+                return false;
+            }
+            Event::Fetched { attempt, bytes } => return self.fetched(attempt, bytes),
+            Event::Failed { attempt, failure } => return self.failed(attempt, failure),
+            Event::Corrupt { attempt } => return self.corrupt(attempt),
+            Event::Tick => {}
+            Event::ParentUp { .. }
+            | Event::ParentDown { .. }
+            | Event::ParentHolds { .. }
+            | Event::ParentReceiving { .. }
+            | Event::ParentLost { .. }
+            | Event::Preferred { .. } => return self.note_parent(event),
+        }
+        true
+    }
+
+    /// The part of [`Picker::note`] that is about parents.
+    fn note_parent(&mut self, event: Event) -> bool {
+        match event {
+            Event::ParentUp { parent } => {
+                self.drop_requests_to(parent);
+                self.parents.known.insert(parent, Parent::new(self.now));
+                true
+            }
+            Event::ParentDown { parent } => {
+                self.parents.known.remove(&parent);
+                for preferred in &mut self.parents.preferred {
+                    *preferred = preferred.filter(|&id| id != parent);
+                }
+                self.drop_requests_to(parent);
+                true
+            }
+            Event::ParentHolds {
+                parent,
+                first,
+                count,
+            } => self.parent_has(parent, first, count, true),
+            Event::ParentReceiving { parent, piece } => self.parent_has(parent, piece, 1, false),
+            Event::ParentLost {
+                parent,
+                first,
+                count,
+            } => {
+                if let Some(parent) = self.parents.known.get_mut(&parent) {
+                    run(first, count).for_each(|piece| parent.lacks(piece));
+                }
+                // Without a supernode it may be the origin's turn now.
+                matches!(self.supernode, Supernode::Down { .. })
+            }
+            Event::Preferred { stripes } => {
+                if self.parents.preferred == stripes {
+                    return false;
+                }
+                self.parents.preferred = stripes;
+                self.release_waiting(|parents, piece, id| parents.preferred(piece) != Some(id));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A parent has pieces, or the beginning of one. Something is to be decided only if that is
+    /// news for a piece that a window lacks and nobody brings, or brings too late.
+    fn parent_has(&mut self, id: ParentId, first: PieceIndex, count: u32, whole: bool) -> bool {
+        let now = self.now;
+        let Some(parent) = self.parents.known.get_mut(&id) else {
+            return false;
+        };
+        for piece in run(first, count) {
+            parent.without.remove(piece);
+            if whole {
+                parent.receiving.remove(piece);
+                parent.holds.insert(piece);
+            } else {
+                parent.receiving.insert(piece);
+            }
+        }
+        let avoided = self
+            .parents
+            .known
+            .values()
+            .any(|parent| parent.demoted(now));
+        let end = first.get().saturating_add(count);
+        self.readers.values().any(|window| {
+            let (from, to) = (window.base().max(first).get(), window.edge().get().min(end));
+            (from..to).map(PieceIndex::new).any(|piece| {
+                !self.held.contains(piece)
+                    && (avoided || piece == window.base() || !self.work.contains_key(&piece))
+            })
+        })
+    }
+
+    fn opened(&mut self, reader: ReaderId, first: PieceIndex, end: Option<PieceIndex>) {
+        let mut window = Window::new(first, end, self.config.window, self.share, self.now);
+        if let Some(end) = self.end {
+            window.limit(end);
+        }
+        self.readers.insert(reader, window);
+    }
+
+    fn took(&mut self, reader: ReaderId, next: PieceIndex) -> bool {
+        let held = &self.held;
+        let Some(window) = self.readers.get_mut(&reader) else {
+            return false;
+        };
+        let ready = (next.get()..window.edge().get())
+            .take_while(|&piece| held.contains(PieceIndex::new(piece)))
+            .count();
+        window.take(next, ready as u32, self.config.window, self.share, self.now);
+        true
+    }
+
+    fn ended(&mut self, end: PieceIndex) {
+        self.end = Some(end);
+        for window in self.readers.values_mut() {
+            window.limit(end);
+        }
+        let past: Vec<PieceIndex> = self.work.range(end..).map(|(&piece, _)| piece).collect();
+        for piece in past {
+            self.drop_work(piece);
+        }
+    }
+
+    fn supernode_down(&mut self) {
+        if self.supernode == Supernode::Up {
+            let pause = self.config.fallback.mul_f64(0.1 + 0.9 * self.draw());
+            self.supernode = Supernode::Down {
+                fallback: self.now + pause,
+            };
+        }
+    }
+
+    fn sealed(&mut self, piece: PieceIndex) {
+        self.held.insert(piece);
+        // A lease is for bringing a piece once.
+        self.leases.remove(piece, Some(piece.next()));
+        self.desperate.remove(piece);
+        self.origin_failures = 0;
+        self.drop_work(piece);
+        for run in &mut self.runs {
+            if run.next == piece {
+                run.next = piece.next();
+                run.receiving = false;
+            }
+        }
+    }
+
+    fn run_at(&mut self, run: RunId, piece: PieceIndex) -> bool {
+        let Some(run) = self.runs.iter_mut().find(|found| found.id == run) else {
+            return false;
+        };
+        run.next = piece;
+        run.receiving = true;
+        run.blocked_since = None;
+        self.work.entry(piece).or_default().run = Some(run.id);
+        true
+    }
+
+    fn progressed(&mut self, id: AttemptId, bytes: u64) {
+        let (now, size) = (self.now, self.piece_size);
+        let Some(attempt) = self.attempt(id) else {
+            return;
+        };
+        if bytes > attempt.bytes {
+            attempt.bytes = bytes;
+            attempt.progressed = now;
+            let parent = attempt.parent;
+            if let Some(parent) = self.parents.known.get_mut(&parent) {
+                parent.outstanding.insert(id, size.saturating_sub(bytes));
+            }
+        }
+    }
+
+    fn fetched(&mut self, id: AttemptId, bytes: u64) -> bool {
+        let now = self.now;
+        let Some(attempt) = self.attempt(id) else {
+            return false;
+        };
+        attempt.complete = true;
+        attempt.bytes = bytes;
+        attempt.progressed = now;
+        let (parent, hedge) = (attempt.parent, attempt.hedge);
+        if hedge {
+            self.hedges.won();
+        }
+        if let Some(parent) = self.parents.known.get_mut(&parent) {
+            parent.delivered(id, bytes, now);
+        }
+        true
+    }
+
+    fn failed(&mut self, attempt: AttemptId, failure: Failure) -> bool {
+        let now = self.now;
+        let Some((piece, at)) = self.find(attempt) else {
+            return false;
+        };
+        let parent = self.remove_attempt(piece, at);
+        if let Some(parent) = self.parents.known.get_mut(&parent) {
+            match failure {
+                Failure::NotHere => parent.lacks(piece),
+                Failure::Busy => parent.avoid(now, BUSY_REST),
+                Failure::Gone => parent.strike(now),
+            }
+        }
+        true
+    }
+
+    fn corrupt(&mut self, attempt: AttemptId) -> bool {
+        let now = self.now;
+        let Some((piece, at)) = self.find(attempt) else {
+            return false;
+        };
+        let parent = self.remove_attempt(piece, at);
+        if let Some(parent) = self.parents.known.get_mut(&parent) {
+            parent.strike(now);
+            parent.lacks(piece);
+        }
+        true
+    }
+}
+
+fn run(first: PieceIndex, count: u32) -> impl Iterator<Item = PieceIndex> {
+    (first.get()..first.get().saturating_add(count)).map(PieceIndex::new)
+}

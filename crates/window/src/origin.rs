@@ -1,0 +1,240 @@
+//! When this peer asks the origin itself: runs over what it holds the lease for, or over what
+//! nobody else can deliver.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pantala_core::PieceIndex;
+
+use crate::{
+    Action, RunId, Window,
+    picker::{Picker, Supernode},
+    runs::Run,
+    work::Work,
+};
+
+const ORIGIN_REST: Duration = Duration::from_millis(500);
+/// Failed origin transfers, each retried by the origin client before, until readers are told.
+const ORIGIN_FAILURES: u32 = 3;
+
+impl Picker {
+    /// Whether this peer may ask the origin for the piece: under a lease, or when the supernode is
+    /// lost and no parent can deliver it verified.
+    pub(crate) fn may_ask_origin(&self, piece: PieceIndex) -> bool {
+        if self.leases.contains(piece) {
+            return true;
+        }
+        let Supernode::Down { fallback } = self.supernode else {
+            return false;
+        };
+        let deliverable = self.vouched.contains(piece)
+            && self.parents.copies(piece) > 0
+            && !self.desperate.contains(piece);
+        self.now >= fallback && !deliverable
+    }
+
+    pub(crate) fn plan_runs(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+        let now = self.now;
+        let mut at = 0;
+        while at < self.runs.len() {
+            let run = &self.runs[at];
+            let start = if run.receiving {
+                run.next.next()
+            } else {
+                run.next
+            };
+            let mut reach = start;
+            while wanted.contains_key(&reach)
+                && self.may_ask_origin(reach)
+                && run.goal.is_none_or(|goal| reach < goal)
+                && self
+                    .work
+                    .get(&reach)
+                    .is_none_or(|work| work.attempts.is_empty())
+            {
+                reach = reach.next();
+            }
+            // A piece under way is let finish, unless its readers have gone.
+            let unwanted_now = run.receiving && !wanted.contains_key(&run.next);
+            let done = !run.receiving && reach == start && !self.worth_keeping(run);
+            if unwanted_now || done {
+                let run = self.runs.remove(at);
+                self.actions.push_back(Action::StopRun { run: run.id });
+                self.release_run(&run);
+                continue;
+            }
+            let returns = self.config.return_after;
+            let supernode = self.supernode;
+            let run = &mut self.runs[at];
+            if reach != run.until {
+                run.until = reach;
+                self.actions.push_back(Action::ExtendRun {
+                    run: run.id,
+                    until: reach,
+                });
+            }
+            let blocked = !run.receiving && reach == start;
+            run.blocked_since = blocked.then(|| run.blocked_since.unwrap_or(now));
+            if let (Some(since), Some(returns)) = (run.blocked_since, returns)
+                && supernode == Supernode::Up
+                && self.leases.contains(start)
+            {
+                if now.since(since) >= returns {
+                    let run = self.runs.remove(at);
+                    self.actions.push_back(Action::StopRun { run: run.id });
+                    self.return_leases(start);
+                    continue;
+                }
+                self.wake_at(since + returns);
+            }
+            at += 1;
+        }
+        self.open_runs(wanted);
+    }
+
+    /// Whether a transfer that may not go on now will be able to when its reader moves.
+    pub(crate) fn worth_keeping(&self, run: &Run) -> bool {
+        let beyond = |window: &Window| {
+            window.base() <= run.next && window.end().is_none_or(|end| run.next < end)
+        };
+        !self.held.contains(run.next)
+            && run.goal.is_none_or(|goal| run.next < goal)
+            && self.may_ask_origin(run.next)
+            && self.readers.values().any(beyond)
+            && !self.work.contains_key(&run.next)
+    }
+
+    pub(crate) fn open_runs(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+        if self.now < self.origin_rest_until {
+            self.wake_at(self.origin_rest_until);
+            return;
+        }
+        let mut order: Vec<(u32, PieceIndex)> = wanted
+            .iter()
+            .map(|(&piece, &urgency)| (urgency, piece))
+            .collect();
+        order.sort_unstable();
+        for (_, first) in order {
+            // Without a lease one transfer is the bound that a thousand peers keep to at once.
+            let limit = if self.leases.contains(first) {
+                self.config.runs
+            } else {
+                1
+            };
+            if self.runs.len() >= limit
+                || !self.may_ask_origin(first)
+                || self.work.get(&first).is_some_and(Work::is_busy)
+                || self.runs.iter().any(|run| run.covers(first))
+            {
+                continue;
+            }
+            let mut until = first;
+            while wanted.contains_key(&until)
+                && self.may_ask_origin(until)
+                && !self.work.get(&until).is_some_and(Work::is_busy)
+                && !self.runs.iter().any(|run| run.covers(until))
+            {
+                until = until.next();
+            }
+            // A parked run at this very piece would be asked for twice.
+            if self.runs.iter().any(|run| run.next == first) {
+                continue;
+            }
+            let goal = self.goal(first);
+            self.counter += 1;
+            let run = RunId(self.counter);
+            self.runs.push(Run {
+                id: run,
+                next: first,
+                until,
+                goal,
+                receiving: false,
+                blocked_since: None,
+            });
+            self.actions.push_back(Action::OpenRun {
+                run,
+                first,
+                until,
+                goal,
+            });
+        }
+    }
+
+    /// How far a run from `first` can be needed at most.
+    pub(crate) fn goal(&self, first: PieceIndex) -> Option<PieceIndex> {
+        let lease = self.leases.end_of(first).flatten();
+        let over =
+            |window: &&Window| window.base() <= first && window.end().is_none_or(|end| first < end);
+        let readers = self
+            .readers
+            .values()
+            .filter(over)
+            .map(|window| window.end().map_or(u32::MAX, PieceIndex::get))
+            .max();
+        let reader = readers.filter(|&end| end != u32::MAX).map(PieceIndex::new);
+        match (lease, reader) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    pub(crate) fn run_failed(&mut self, run: RunId, fatal: bool) {
+        let Some(at) = self.runs.iter().position(|found| found.id == run) else {
+            return;
+        };
+        let run = self.runs.remove(at);
+        self.release_run(&run);
+        self.origin_failures += 1;
+        self.origin_rest_until = self.now + ORIGIN_REST;
+        if fatal || self.origin_failures >= ORIGIN_FAILURES {
+            self.actions.push_back(Action::GiveUp);
+        } else if !self.parents.known.is_empty() && self.supernode == Supernode::Up {
+            // Somebody with a better way to the origin may take over.
+            self.return_leases(run.next);
+        }
+    }
+
+    pub(crate) fn release_run(&mut self, run: &Run) {
+        for work in self.work.values_mut() {
+            work.run = work.run.filter(|&id| id != run.id);
+        }
+        self.drop_idle_work();
+    }
+
+    pub(crate) fn return_leases(&mut self, from: PieceIndex) {
+        let returned: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|&(_, end)| end.is_none_or(|end| end > from))
+            .map(|(first, end)| (first.max(from), end))
+            .collect();
+        for (first, end) in returned {
+            self.leases.remove(first, end);
+            self.actions.push_back(Action::ReturnLease { first, end });
+        }
+    }
+
+    /// Gives back what no reader here will ever need, so that somebody else can bring it.
+    pub(crate) fn return_unneeded(&mut self) {
+        if self.config.return_after.is_none()
+            || self.supernode != Supernode::Up
+            || self.leases.is_empty()
+        {
+            return;
+        }
+        let mut unneeded = self.leases.clone();
+        for window in self.readers.values() {
+            unneeded.remove(window.base(), window.end());
+        }
+        // What comes already is let come.
+        for run in self.runs.iter().filter(|run| run.receiving) {
+            unneeded.remove(run.next, Some(run.next.next()));
+        }
+        if let Some(end) = self.end {
+            unneeded.remove(end, None);
+        }
+        for (first, end) in unneeded.iter() {
+            self.leases.remove(first, end);
+            self.actions.push_back(Action::ReturnLease { first, end });
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Who is asked for what: parents, a second parent for a late head piece, the supernode for a
+//! lease.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pantala_core::{PieceIndex, Time};
+
+use crate::{
+    Action, AttemptId, ParentId,
+    parents::Parent,
+    picker::{Picker, Supernode},
+    work::{Attempt, HEDGES, Work},
+};
+
+/// The window's first pieces go out in order, whatever is rare.
+pub(crate) const URGENT: u32 = 2;
+const ASK_PAUSE: Duration = Duration::from_millis(250);
+const ASK_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How many times the patience a head piece may take though bytes of it come.
+const SLOW: u32 = 2;
+
+/// A wanted piece without a source, or whose source does not deliver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask {
+    /// When the supernode is asked, again if it was before.
+    at: Time,
+    /// How long to wait for an answer then.
+    pause: Duration,
+}
+
+/// How many second requests may be made. One that was faster than the first earns more than it
+/// cost, one that was not is lost; one comes back every second. So a peer whose own link is the
+/// slow part does not fill it with what it gets twice.
+#[derive(Debug)]
+pub(crate) struct HedgeCredit {
+    left: f64,
+    at: Time,
+}
+
+const CREDIT_MAX: f64 = 4.0;
+
+impl HedgeCredit {
+    pub fn new(now: Time) -> Self {
+        Self {
+            left: CREDIT_MAX,
+            at: now,
+        }
+    }
+
+    fn take(&mut self, now: Time) -> bool {
+        let back = now.since(self.at).as_secs_f64();
+        self.left = self.left.max((self.left + back).min(1.0));
+        self.at = now;
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+
+    pub fn won(&mut self) {
+        self.left = (self.left + 1.5).min(CREDIT_MAX);
+    }
+}
+
+impl Picker {
+    pub(crate) fn plan_requests(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+        let mut order: Vec<(bool, u32, usize, PieceIndex)> = wanted
+            .iter()
+            .filter(|(piece, _)| !self.work.get(piece).is_some_and(Work::is_busy))
+            .filter(|(piece, _)| !self.runs.iter().any(|run| run.covers(**piece)))
+            .map(|(&piece, &urgency)| {
+                let urgent = urgency < URGENT;
+                let copies = if urgent {
+                    0
+                } else {
+                    self.parents.copies(piece)
+                };
+                (!urgent, if urgent { urgency } else { 0 }, copies, piece)
+            })
+            .collect();
+        order.sort_unstable();
+        let mut unsourced: Option<PieceIndex> = None;
+        for (_, _, _, piece) in order {
+            if self.may_ask_origin(piece) {
+                continue;
+            }
+            let down = matches!(self.supernode, Supernode::Down { .. });
+            let useless = down && !self.vouched.contains(piece);
+            let parent = (!useless)
+                .then(|| {
+                    let limit = self.config.requests_per_parent;
+                    self.parents
+                        .choose(piece, self.piece_size, wanted[&piece], limit, self.now)
+                })
+                .flatten();
+            match parent {
+                Some(parent) => self.fetch(piece, parent, wanted[&piece], false),
+                None => unsourced = Some(unsourced.map_or(piece, |first| first.min(piece))),
+            }
+        }
+        // What came or is not wanted any more needs no lease.
+        self.asks.retain(|piece, _| wanted.contains_key(piece));
+        if let Some(piece) = unsourced {
+            self.ask(piece, false);
+        }
+        if let Supernode::Down { fallback } = self.supernode
+            && self.now < fallback
+        {
+            self.wake_at(fallback);
+        }
+        // An avoided parent may be the only one: look again when it is avoided no more.
+        let back = self
+            .parents
+            .known
+            .values()
+            .map(Parent::demoted_until)
+            .filter(|&at| at > self.now)
+            .min();
+        if let (Some(at), Some(_)) = (back, unsourced) {
+            self.wake_at(at);
+        }
+    }
+
+    /// Nobody is known to have the piece, or who was asked does not deliver: asks the supernode,
+    /// after a moment, and again with growing pauses.
+    pub(crate) fn ask(&mut self, piece: PieceIndex, late: bool) {
+        if self.supernode != Supernode::Up {
+            return;
+        }
+        let now = self.now;
+        let after = if late {
+            Duration::ZERO
+        } else {
+            self.config.ask_after
+        };
+        let ask = self.asks.entry(piece).or_insert(Ask {
+            at: now + after,
+            pause: ASK_PAUSE,
+        });
+        if now >= ask.at {
+            ask.at = now + ask.pause;
+            ask.pause = (ask.pause * 2).min(ASK_PAUSE_MAX);
+            self.actions.push_back(Action::AskLease { piece, late });
+        }
+        let at = ask.at;
+        self.wake_at(at);
+    }
+
+    pub(crate) fn fetch(&mut self, piece: PieceIndex, parent: ParentId, urgency: u32, hedge: bool) {
+        self.counter += 1;
+        let attempt = AttemptId(self.counter);
+        let now = self.now;
+        let size = self.piece_size;
+        if let Some(parent) = self.parents.known.get_mut(&parent) {
+            parent.asked(attempt, size, now);
+        }
+        self.attempts.insert(attempt, piece);
+        self.work.entry(piece).or_default().attempts.push(Attempt {
+            id: attempt,
+            parent,
+            bytes: 0,
+            progressed: now,
+            complete: false,
+            hedge,
+        });
+        self.actions.push_back(Action::Fetch {
+            attempt,
+            piece,
+            parent,
+            urgency,
+            hedge,
+        });
+    }
+
+    /// Looks after the pieces that readers wait for right now.
+    pub(crate) fn hedge(&mut self) {
+        let heads: BTreeMap<PieceIndex, Time> = self
+            .readers
+            .values()
+            .filter(|window| !self.held.contains(window.base()) && window.base() < window.edge())
+            .map(|window| (window.base(), window.head_since()))
+            .collect();
+        for (piece, since) in heads {
+            let Some(work) = self.work.get(&piece) else {
+                continue;
+            };
+            if work.run.is_some() || work.attempts.is_empty() {
+                continue;
+            }
+            let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
+            let stalled_at = progressed.unwrap_or(since).max(since) + self.config.patience;
+            // Bytes trickle in, and somebody else has them all.
+            let slow_at = since + self.config.patience * SLOW;
+            let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
+            let better = asked.len() < HEDGES
+                && work.attempts.iter().all(|attempt| !attempt.complete)
+                && self.parents.another_holds(piece, &asked, self.now);
+            let late_at = if better {
+                stalled_at.min(slow_at)
+            } else {
+                stalled_at
+            };
+            if self.now < late_at {
+                self.wake_at(late_at);
+                continue;
+            }
+            self.late(piece, since);
+        }
+    }
+
+    pub(crate) fn late(&mut self, piece: PieceIndex, since: Time) {
+        let now = self.now;
+        let work = &self.work[&piece];
+        let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
+        let waiting_for_verdict = work.attempts.iter().any(|attempt| attempt.complete);
+        self.wake_at(now + self.config.patience);
+        if matches!(self.supernode, Supernode::Down { .. })
+            && now >= since + self.config.fallback
+            && self.desperate.insert(piece)
+        {
+            self.wake_at(now);
+        }
+        if waiting_for_verdict {
+            self.ask(piece, true);
+            return;
+        }
+        let second = (asked.len() < HEDGES)
+            .then(|| self.parents.second(piece, self.piece_size, &asked, now))
+            .flatten();
+        if let Some(second) = second {
+            if !self.hedges.take(now) {
+                // Asking twice has not helped lately: it is our own link that is slow.
+                return;
+            }
+            self.blame(piece, &asked, true);
+            self.fetch(piece, second, 0, true);
+        } else {
+            self.blame(piece, &asked, false);
+            self.ask(piece, true);
+        }
+        // What else waits there should not.
+        let before = self.actions.len();
+        self.release_demoted();
+        if self.actions.len() > before {
+            self.wake_at(now);
+        }
+    }
+
+    /// Who was asked and does not deliver is avoided: if it has the piece, or somebody else has it
+    /// and it should have it too. When nobody here has it, what is late lies above them all.
+    pub(crate) fn blame(&mut self, piece: PieceIndex, asked: &[ParentId], elsewhere: bool) {
+        let now = self.now;
+        for &parent in asked {
+            if let Some(found) = self.parents.known.get_mut(&parent)
+                && !found.demoted(now)
+                && (elsewhere || found.has(piece))
+            {
+                found.strike(now);
+                self.actions.push_back(Action::ReportSlow { parent });
+            }
+        }
+    }
+
+    /// Requests that have waited in vain at a parent that is avoided now are free to go elsewhere.
+    pub(crate) fn release_demoted(&mut self) {
+        let now = self.now;
+        let demoted: Vec<ParentId> = self
+            .parents
+            .known
+            .iter()
+            .filter(|(_, parent)| parent.demoted(now) && !parent.outstanding.is_empty())
+            .map(|(&id, _)| id)
+            .collect();
+        if !demoted.is_empty() {
+            self.release_waiting(|parents, piece, id| {
+                demoted.contains(&id)
+                    && parents
+                        .choose(piece, 0, URGENT, usize::MAX, now)
+                        .is_some_and(|other| other != id)
+            });
+        }
+    }
+}
