@@ -1,1 +1,151 @@
-//! (under construction)
+//! The node agent: a peer, the proxy that this host's clients speak to, and, where no supernode
+//! is named, one of its own.
+//!
+//! Goals: one command serves one host; a stop lets what is under way finish; a start that cannot
+//! succeed says why in one line.
+//!
+//! Non-goals: everything that moves bytes, which is `pantala_node`'s and `pantala_proxy`'s.
+
+mod inside;
+mod limits;
+
+use std::{
+    io::{Write as _, stderr},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use pantala_config::{DfdaemonConfig, HostPort, Window};
+use pantala_core::{Error, Kind, Result, Who, format_size};
+use pantala_node::{Node, NodeConfig};
+use pantala_origin::OriginConfig;
+use pantala_proxy::{Proxy, ProxyConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
+
+use crate::inside::Inside;
+
+/// Serves until SIGTERM or SIGINT comes, and then until what was under way has finished or
+/// `--drain` is over. A second signal ends the wait.
+///
+/// # Errors
+/// When it cannot start: an address that is taken, a file of certificates that cannot be read.
+pub async fn run(config: DfdaemonConfig) -> Result<()> {
+    let mut signals = Signals::new()?;
+    limits::raise_open_files();
+    let inside = match config.supernode.is_empty() {
+        true => Some(Inside::start(config.supernode_listen).await?),
+        false => None,
+    };
+    let supernodes = match &inside {
+        Some(inside) => vec![inside.reachable().to_string()],
+        None => config.supernode.iter().map(HostPort::to_string).collect(),
+    };
+    let node = Node::start(node_config(&config, supernodes)).await?;
+    let proxy = Proxy::start(proxy_config(&config), node.clone()).await?;
+    announce(
+        &config,
+        proxy.local_addr(),
+        node.peer_addr(),
+        inside.as_ref(),
+    );
+
+    signals.next().await;
+    info!(drain = ?config.drain, "stopping");
+    let stopping = async {
+        let until = Instant::now() + config.drain;
+        proxy.stop(config.drain).await;
+        // Children may be in the middle of a piece.
+        node.drain(until.saturating_duration_since(Instant::now()))
+            .await;
+    };
+    tokio::select! {
+        () = stopping => {}
+        () = signals.next() => info!("stopping at once"),
+    }
+    node.stop().await;
+    match inside {
+        Some(inside) => inside.stop().await,
+        None => Ok(()),
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let wanted = |kind| {
+            signal(kind).map_err(|error| {
+                Error::new(Who::Us, Kind::Internal, format!("no signals: {error}"))
+            })
+        };
+        Ok(Self {
+            interrupt: wanted(SignalKind::interrupt())?,
+            terminate: wanted(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
+    NodeConfig {
+        peer_listen: config.peer_listen,
+        advertise: config.advertise,
+        supernodes,
+        labels: config.labels.clone().into_iter().collect(),
+        memory: config.memory,
+        window: match config.window {
+            Window::Auto => None,
+            Window::Pieces(pieces) => Some(pieces.get()),
+        },
+        uploads: config.uploads,
+        origin: OriginConfig {
+            ca: config.ca.clone(),
+            connect_timeout: config.connect_timeout,
+            read_timeout: config.read_timeout,
+            retries: config.retries,
+            ..OriginConfig::default()
+        },
+        filter_query: config.filter_query.clone(),
+    }
+}
+
+fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
+    ProxyConfig {
+        mirror: config.mirror.clone(),
+        connect_timeout: config.connect_timeout,
+        ..ProxyConfig::new(config.listen)
+    }
+}
+
+/// One line, also when the log is off.
+fn announce(
+    config: &DfdaemonConfig,
+    clients: SocketAddr,
+    peers: SocketAddr,
+    inside: Option<&Inside>,
+) {
+    let supernode = match inside {
+        Some(inside) => format!("supernode inside on {}", inside.addr()),
+        None => {
+            let names: Vec<String> = config.supernode.iter().map(HostPort::to_string).collect();
+            format!("supernode {}", names.join(", "))
+        }
+    };
+    let memory = format_size(config.memory);
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(
+        stderr(),
+        "dfdaemon: listening on {clients} for clients and {peers} for peers, {supernode}, memory {memory}"
+    );
+}

@@ -1,1 +1,37 @@
-//! (under construction)
+//! What the clients of a host speak to, on one port.
+//!
+//! Participants: clients, each with a connection of its own, speak HTTP/1.1 to a [`Proxy`]. It
+//! takes content from a [`Node`](pantala_node::Node), and has everything else passed on by the
+//! node's origin client.
+//!
+//! | request | what happens |
+//! | --- | --- |
+//! | `GET http://host/path` | streamed through the swarm, ranges and conditions included |
+//! | any other method, and what cannot be shared | passed on as it is |
+//! | `CONNECT host:443` | a blind tunnel |
+//! | `/v2/…` | the mirrored registry: blobs through the swarm, the rest passed on |
+//! | `/v1/…` | the local API, for this host's own programs |
+//! | `/healthz`, `/metrics` | for operators |
+//!
+//! Goals: a client cannot tell the proxy from the origin, except by its speed; a body that was
+//! cut short never looks complete; what is for one client is not handed to another; a client that
+//! does not read disturbs nobody.
+//!
+//! Non-goals: interception of TLS, rules, many mirrors, authorization of clients.
+
+pub mod api;
+mod body;
+mod conditions;
+mod connection;
+mod content;
+mod forward;
+mod headers;
+mod metrics;
+mod mirror;
+mod range;
+mod reply;
+mod route;
+mod server;
+mod tunnel;
+
+pub use server::{Proxy, ProxyConfig};

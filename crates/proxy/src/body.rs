@@ -1,0 +1,195 @@
+//! The body of a reply, whatever it comes from.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pantala_core::{Error, Kind, Result, Who};
+
+use crate::connection::Abort;
+
+/// Content bytes in order. An error is never followed by anything, and never by the end.
+pub(crate) type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Why a body cannot go on.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a reply. One type for all of them, so that a chunk costs no allocation and no
+/// indirection but its source's own.
+#[derive(Default)]
+pub(crate) struct ReplyBody {
+    source: Source,
+    /// Breaks off a connection on which only its end ends a body.
+    abort: Option<Abort>,
+}
+
+#[derive(Default)]
+enum Source {
+    #[default]
+    Nothing,
+    /// A page of ours.
+    Page(Bytes),
+    /// What an origin answered to a request that was passed on.
+    Passed(reqwest::Body),
+    Content(ContentBody),
+}
+
+/// Content on its way to a client.
+pub(crate) struct ContentBody {
+    /// Taken from `rest` before the head was sent.
+    first: Option<Bytes>,
+    rest: Blocks,
+    /// Bytes still to come, when known.
+    left: Option<u64>,
+    /// What follows the last byte.
+    trailers: Option<Trailers>,
+}
+
+/// How a body's end, or its failure, is told in trailers.
+pub(crate) type Trailers = fn(Result<()>) -> HeaderMap;
+
+impl ContentBody {
+    pub fn new(first: Option<Bytes>, rest: Blocks, left: Option<u64>) -> Self {
+        Self {
+            first,
+            rest,
+            left,
+            trailers: None,
+        }
+    }
+
+    /// Ends with these trailers, also when the content cannot go on: only for a client that is
+    /// known to read them.
+    pub fn with_trailers(mut self, trailers: Trailers) -> Self {
+        self.trailers = Some(trailers);
+        self
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let next = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None if self.left == Some(0) => None,
+            None => ready!(self.rest.as_mut().poll_next(context)),
+        };
+        let end = match next {
+            Some(Ok(bytes)) => {
+                if let Some(left) = &mut self.left {
+                    *left = left.saturating_sub(bytes.len() as u64);
+                }
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Some(Err(error)) => Err(error),
+            None if self.left.is_some_and(|left| left > 0) => Err(short()),
+            None => Ok(()),
+        };
+        if let Some(trailers) = self.trailers.take() {
+            // Nothing follows them: neither bytes nor another error.
+            self.left = Some(0);
+            self.rest = Box::pin(futures_util::stream::empty());
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers(end)))));
+        }
+        Poll::Ready(end.err().map(Err))
+    }
+}
+
+fn short() -> Error {
+    Error::new(
+        Who::Us,
+        Kind::Internal,
+        "the content ended before its length was reached",
+    )
+}
+
+impl ReplyBody {
+    /// Pulls `abort` when the body cannot go on.
+    pub fn or_abort(&mut self, abort: Abort) {
+        self.abort = Some(abort);
+    }
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(page: Bytes) -> Self {
+        Source::Page(page).into()
+    }
+}
+
+impl From<reqwest::Body> for ReplyBody {
+    fn from(body: reqwest::Body) -> Self {
+        Source::Passed(body).into()
+    }
+}
+
+impl From<ContentBody> for ReplyBody {
+    fn from(body: ContentBody) -> Self {
+        Source::Content(body).into()
+    }
+}
+
+impl From<Source> for ReplyBody {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            abort: None,
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame: Option<Result<_, Broken>> = match &mut self.source {
+            Source::Nothing => None,
+            Source::Page(page) => {
+                let page = std::mem::take(page);
+                (!page.is_empty()).then(|| Ok(Frame::data(page)))
+            }
+            Source::Passed(body) => {
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map_err(Into::into))
+            }
+            Source::Content(body) => {
+                ready!(body.poll(context)).map(|frame| frame.map_err(Into::into))
+            }
+        };
+        if let Some(Err(error)) = &frame {
+            tracing::warn!(%error, "a body was broken off");
+            if let Some(abort) = &self.abort {
+                abort.pull();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Nothing => true,
+            Source::Page(page) => page.is_empty(),
+            Source::Passed(body) => body.is_end_stream(),
+            Source::Content(body) => {
+                body.first.is_none() && body.left == Some(0) && body.trailers.is_none()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Page(page) => SizeHint::with_exact(page.len() as u64),
+            Source::Passed(body) => body.size_hint(),
+            // With trailers it must be chunked, whatever is known of its length.
+            Source::Content(body) => match body.left {
+                Some(left) if body.trailers.is_none() => SizeHint::with_exact(left),
+                _ => SizeHint::default(),
+            },
+        }
+    }
+}

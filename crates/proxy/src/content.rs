@@ -1,0 +1,276 @@
+//! Content through the swarm, for a client's GET.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Who};
+use pantala_node::{Content, ContentRequest, Node, Opened, Range, StreamIo};
+use pantala_origin::OriginResponse;
+use url::Url;
+
+use crate::{
+    body::{Blocks, ContentBody, ReplyBody},
+    conditions,
+    forward::pass,
+    headers::{drop_hop_by_hop, list},
+    range,
+    reply::{self, Reply},
+    server::Context,
+};
+
+/// How long the head of an answer waits for the first byte of content without a length: that may
+/// be an endless stream whose first event is far away.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
+
+/// Answers a request for what stands at `url`; `digest` is its name where it has one.
+pub(crate) async fn get(
+    context: &Context,
+    request: Request<Incoming>,
+    url: Url,
+    digest: Option<ContentDigest>,
+) -> Reply {
+    let (parts, body) = request.into_parts();
+    let wanted = wanted(&parts.headers, digest.is_some());
+    let Some(wanted) = wanted.filter(|_| parts.method == Method::GET && body.is_end_stream())
+    else {
+        return pass(context, parts, Some(body), &url).await;
+    };
+    let asked = ContentRequest {
+        url,
+        headers: origin_headers(context, &parts.headers, digest.is_some()),
+        range: wanted,
+        digest,
+        limit_rate: None,
+        origin_allowed: true,
+    };
+    let error = match begin(&context.node, &asked).await {
+        Ok(Begun::Content(content, first)) => {
+            return answer(&parts.headers, wanted.is_some(), *content, first);
+        }
+        Ok(Begun::Direct(response)) => return relay(*response),
+        Err(error) => error,
+    };
+    tracing::debug!(%error, "no content for a client");
+    if is_the_origins_word(&error) {
+        // With its challenge, its headers and its page.
+        return pass(context, parts, None, &asked.url).await;
+    }
+    reply::failure(&error)
+}
+
+/// Content of which the reader may have the first bytes.
+pub(crate) enum Begun {
+    /// Shared content and its first bytes, as far as they are there.
+    Content(Box<Content>, Option<Bytes>),
+    /// A response for this reader alone.
+    Direct(Box<OriginResponse>),
+}
+
+/// Opens content and waits for its first bytes: until then whatever fails can still be said with
+/// a status.
+pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun> {
+    let opened = match node.open(request.clone()).await {
+        // It was dropped from memory at this very moment.
+        Err(error) if error.who() == Who::Us && error.is_retryable() => {
+            node.open(request.clone()).await
+        }
+        opened => opened,
+    };
+    let mut content = match opened? {
+        Opened::Content(content) => content,
+        Opened::Direct(response) => return Ok(Begun::Direct(response)),
+    };
+    if request.range.is_some() && content.meta.length.is_none() {
+        // Where it ends is not known, so no part of it can be named: a server may send it all.
+        let whole = ContentRequest {
+            range: None,
+            ..request.clone()
+        };
+        content = match node.open(whole).await? {
+            Opened::Content(content) => content,
+            Opened::Direct(response) => return Ok(Begun::Direct(response)),
+        };
+    }
+    let endless = content.end.is_none() && !content.meta.private;
+    let first = first(&mut content.stream, endless).await?;
+    Ok(Begun::Content(Box::new(content), first))
+}
+
+/// The first bytes. Private content is never begun before the origin has admitted the reader.
+async fn first(stream: &mut StreamIo, endless: bool) -> Result<Option<Bytes>> {
+    if !endless {
+        return stream.next().await;
+    }
+    match tokio::time::timeout(FIRST_BYTE, stream.next()).await {
+        Ok(first) => first,
+        Err(_) => Ok(None),
+    }
+}
+
+/// The range a request wants of shared content, or `None` when the request must be passed on
+/// because what it asks for depends on more than the URL.
+fn wanted(headers: &HeaderMap, named: bool) -> Option<Option<Range>> {
+    const CONDITIONS: [header::HeaderName; 3] = [
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_UNMODIFIED_SINCE,
+    ];
+    if CONDITIONS.iter().any(|name| headers.contains_key(name)) {
+        return None;
+    }
+    for directive in list(headers, header::CACHE_CONTROL) {
+        match directive.as_str() {
+            "no-store" => return None,
+            // What is named by its digest cannot be stale.
+            "no-cache" | "max-age=0" if !named => return None,
+            _ => {}
+        }
+    }
+    if !named {
+        // Behind such a request may be content for its sender alone, and nothing would tell.
+        let personal = [header::AUTHORIZATION, header::COOKIE, header::PRAGMA];
+        if personal.iter().any(|name| headers.contains_key(name)) {
+            return None;
+        }
+    }
+    let mut ranges = headers.get_all(header::RANGE).iter();
+    match (ranges.next(), ranges.next()) {
+        (None, _) => Some(None),
+        (Some(value), None) => range::parse(value.as_bytes()).map(Some),
+        _ => None,
+    }
+}
+
+/// The client's headers that select the content or let it through. The same for each of its
+/// requests for one content, whichever part it wants.
+fn origin_headers(context: &Context, headers: &HeaderMap, named: bool) -> HeaderMap {
+    let mut headers = headers.clone();
+    drop_hop_by_hop(&mut headers);
+    for name in [
+        header::HOST,
+        header::RANGE,
+        header::EXPECT,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::CONTENT_LENGTH,
+    ] {
+        headers.remove(name);
+    }
+    let encoding = headers.get(header::ACCEPT_ENCODING);
+    // A digest names bytes, not an encoding of them; and asking for no encoding says the same as
+    // not asking for any.
+    if named || encoding.is_some_and(|encoding| encoding == "identity") {
+        headers.remove(header::ACCEPT_ENCODING);
+    }
+    context.via.add(&mut headers);
+    headers
+}
+
+/// Whether the origin said no, so that its own words tell more than ours.
+fn is_the_origins_word(error: &Error) -> bool {
+    match error.kind() {
+        Kind::RangeNotSatisfiable => true,
+        Kind::Denied | Kind::NotFound | Kind::Status(_) => error.who() == Who::Origin,
+        _ => false,
+    }
+}
+
+/// Shared content as an answer.
+fn answer(asked: &HeaderMap, ranged: bool, content: Content, first: Option<Bytes>) -> Reply {
+    let Content {
+        meta,
+        start,
+        end,
+        stream,
+        ..
+    } = content;
+    let mut reply = Response::new(ReplyBody::default());
+    put_meta(reply.headers_mut(), &meta);
+    if conditions::is_unchanged(asked, &meta) {
+        *reply.status_mut() = StatusCode::NOT_MODIFIED;
+        reply.headers_mut().remove(header::CONTENT_TYPE);
+        reply.headers_mut().remove(header::CONTENT_ENCODING);
+        return reply;
+    }
+    let length = end.map(|end| end - start);
+    if let Some(length) = length {
+        reply
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+    }
+    if let (true, Some(end), Some(total)) = (ranged, end, meta.length)
+        && start < end
+    {
+        *reply.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let part = range::content_range(start, end, total);
+        reply.headers_mut().insert(header::CONTENT_RANGE, part);
+    }
+    let rest: Blocks = Box::pin(stream.into_stream());
+    *reply.body_mut() = ContentBody::new(first, rest, length).into();
+    reply
+}
+
+/// What readers are told of a content.
+pub(crate) fn put_meta(headers: &mut HeaderMap, meta: &ContentMeta) {
+    let kept = meta
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value));
+    let own = [
+        ("content-type", &meta.content_type),
+        ("content-encoding", &meta.content_encoding),
+        ("etag", &meta.validators.etag),
+        ("last-modified", &meta.validators.last_modified),
+    ];
+    let own = own
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    for (name, value) in kept.chain(own) {
+        // Another peer may have sent them: what cannot stand in a header is left out.
+        if let (Ok(name), Ok(value)) = (
+            header::HeaderName::try_from(name),
+            HeaderValue::from_str(value),
+        ) {
+            headers.append(name, value);
+        }
+    }
+    if meta.length.is_some() {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+}
+
+/// A response for this client alone.
+fn relay(response: OriginResponse) -> Reply {
+    let OriginResponse {
+        status,
+        mut headers,
+        meta,
+        start,
+        end,
+        body,
+        ..
+    } = response;
+    drop_hop_by_hop(&mut headers);
+    let length = end.map(|end| end.saturating_sub(start));
+    // The body goes on where this very answer ends short of what was asked for.
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if let (StatusCode::PARTIAL_CONTENT, Some(end), Some(total)) = (status, end, meta.length) {
+        headers.insert(
+            header::CONTENT_RANGE,
+            range::content_range(start, end, total),
+        );
+    }
+    let rest: Blocks = Box::pin(stream::try_unfold(body, |mut body| async move {
+        Ok(body.next().await?.map(|bytes| (bytes, body)))
+    }));
+    let mut reply = Response::new(ContentBody::new(None, rest, length).into());
+    *reply.status_mut() = status;
+    *reply.headers_mut() = headers;
+    reply
+}

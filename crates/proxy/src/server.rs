@@ -1,0 +1,223 @@
+//! Listening, connections, start and stop.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pantala_core::{Error, Kind, Result, Who};
+use pantala_node::Node;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use url::Url;
+
+use crate::{
+    connection::{Abort, Connection},
+    headers::Via,
+    metrics::Metrics,
+    route,
+};
+
+/// How long the head of a request may take, and how long a connection may be idle before it.
+const HEAD: Duration = Duration::from_secs(30);
+/// The most bytes the head of a request may have. As many of a body wait for the client's socket,
+/// besides the chunk that makes it more: what a slow client pins.
+const BUFFER: usize = 64 << 10;
+/// A client that is silent for so long is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The pause after a connection could not be accepted: file descriptors may be free by then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a proxy is set up.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// Where clients connect. Port 0 takes any.
+    pub listen: SocketAddr,
+    /// The registry that `/v2/` mirrors.
+    pub mirror: Option<Url>,
+    /// Longest wait for a tunnel's connection.
+    pub connect_timeout: Duration,
+    /// Connections at once; more wait to be accepted.
+    pub connections: usize,
+}
+
+impl ProxyConfig {
+    /// One that listens at `listen`, with the defaults.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            mirror: None,
+            connect_timeout: Duration::from_secs(5),
+            connections: 4096,
+        }
+    }
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// What answering a request takes.
+pub(crate) struct Context {
+    pub node: Node,
+    pub mirror: Option<Url>,
+    pub via: Via,
+    pub metrics: Metrics,
+    pub connect_timeout: Duration,
+    pub kill: CancellationToken,
+    pub tracker: TaskTracker,
+}
+
+/// Who sent a request.
+pub(crate) struct Client {
+    pub addr: SocketAddr,
+    pub abort: Abort,
+    /// One of the connections there may be at once.
+    pub permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Proxy {
+    /// Starts to serve clients from this node.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn start(config: ProxyConfig, node: Node) -> Result<Self> {
+        let failed = |error| {
+            let what = format!("cannot listen for clients on {}: {error}", config.listen);
+            Error::new(Who::User, Kind::BadInput, what).hint("choose another --listen")
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let tracker = TaskTracker::new();
+        let context = Arc::new(Context {
+            via: Via::new(&node.peer().to_string()),
+            metrics: Metrics::new(&node),
+            node,
+            mirror: config.mirror,
+            connect_timeout: config.connect_timeout,
+            kill: kill.clone(),
+            tracker: tracker.clone(),
+        });
+        let permits = Arc::new(Semaphore::new(config.connections));
+        let stopping = stop.clone();
+        tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
+            accept(&listener, &context, &permits, &stopping).await;
+        }));
+        Ok(Self {
+            addr,
+            stop,
+            kill,
+            tracker,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Accepts nobody any more, lets what is under way finish for as long as `drain`, and breaks
+    /// off the rest.
+    pub async fn stop(self, drain: Duration) {
+        self.stop.cancel();
+        self.tracker.close();
+        if timeout(drain, self.tracker.wait()).await.is_err() {
+            tracing::warn!(
+                left = self.tracker.len(),
+                "breaking off what did not finish in time"
+            );
+            self.kill.cancel();
+            self.tracker.wait().await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.kill.cancel();
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    context: &Arc<Context>,
+    permits: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) {
+    loop {
+        // It is never closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, addr)) => {
+                let stream = Connection::new(prepared(stream));
+                let client = Client {
+                    addr,
+                    abort: stream.abort(),
+                    permit: Arc::new(permit),
+                };
+                let (context, stop) = (context.clone(), stop.clone());
+                let tracker = context.tracker.clone();
+                tracker.spawn(serve(stream, client, context, stop));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn prepared(stream: TcpStream) -> TcpStream {
+    // A connection works without either, or is gone already.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 4);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    stream
+}
+
+async fn serve(stream: Connection, client: Client, context: Arc<Context>, stop: CancellationToken) {
+    let _open = context.metrics.connection();
+    let kill = context.kill.clone();
+    let (context, client) = (&context, &client);
+    let service = service_fn(move |request| async move {
+        Ok::<_, Infallible>(route::answer(context, client, request).await)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .writev(true)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = &mut connection => served,
+                () = kill.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        // The client went away or sent nonsense, or a body broke, which has been logged.
+        tracing::debug!(client = %client.addr, %error, "a connection broke");
+    }
+}

@@ -1,0 +1,60 @@
+//! `CONNECT`: a blind tunnel, so that clients that use this proxy for HTTPS too go on working.
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::{io::copy_bidirectional, net::TcpStream, time::timeout};
+
+use crate::{
+    body::ReplyBody,
+    reply::{self, Reply},
+    server::{Client, Context},
+};
+
+/// The only port tunnels lead to: a tunnel to any port is a hole in somebody's firewall.
+const PORT: u16 = 443;
+
+/// Connects to where the request says and joins the two connections.
+pub(crate) async fn open(context: &Context, client: &Client, request: Request<Incoming>) -> Reply {
+    let Some((host, port)) = request
+        .uri()
+        .authority()
+        .and_then(|authority| Some((authority.host().to_owned(), authority.port_u16()?)))
+    else {
+        let line = "CONNECT needs a host and a port, like origin.example:443";
+        return reply::text(StatusCode::BAD_REQUEST, line);
+    };
+    if port != PORT {
+        let line = format!("tunnels lead to port {PORT} only, not to {host}:{port}");
+        return reply::text(StatusCode::FORBIDDEN, &line);
+    }
+    // An IPv6 address stands in brackets in a URI only.
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let failed = |status, why: String| {
+        let line = format!("origin: cannot connect to {host}:{port}: {why}");
+        reply::text(status, &line)
+    };
+    let connecting = TcpStream::connect((name, port));
+    let mut origin = match timeout(context.connect_timeout, connecting).await {
+        Ok(Ok(origin)) => origin,
+        Ok(Err(error)) => return failed(StatusCode::BAD_GATEWAY, error.to_string()),
+        Err(_) => {
+            let why = format!("no answer within {:?}", context.connect_timeout);
+            return failed(StatusCode::GATEWAY_TIMEOUT, why);
+        }
+    };
+    // Only speeds it up.
+    let _ = origin.set_nodelay(true);
+    // The connection counts for as long as the tunnel stands.
+    let (kill, held) = (context.kill.clone(), client.permit.clone());
+    context
+        .tracker
+        .spawn(kill.run_until_cancelled_owned(async move {
+            let _held = held;
+            // Either side may go away at any time.
+            if let Ok(upgraded) = hyper::upgrade::on(request).await {
+                let _ = copy_bidirectional(&mut TokioIo::new(upgraded), &mut origin).await;
+            }
+        }));
+    Response::new(ReplyBody::default())
+}
