@@ -75,7 +75,10 @@ impl World {
             Action::Cancel { attempt, piece } => {
                 let peer = &mut self.peers[p as usize];
                 // Complete, and not waited for any more: nobody vouched for it.
-                let given_up = peer.flights.get(&piece).is_some_and(|f| f.complete == Some(attempt));
+                let given_up = peer
+                    .flights
+                    .get(&piece)
+                    .is_some_and(|f| f.complete == Some(attempt));
                 if given_up {
                     peer.flights.remove(&piece);
                 }

@@ -128,7 +128,6 @@ impl World {
             assert!(at_once < AT_ONCE_MAX, "time stands still");
             self.now = at;
             happenings += 1;
-            if at_once > 299_000 { eprintln!("{at} {what:?}"); }
             self.happen(what);
         }
         let moved = self.swarm.as_ref().map_or(0, |s| s.stats().leases_moved);

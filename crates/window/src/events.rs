@@ -110,7 +110,9 @@ impl Picker {
                     return false;
                 }
                 self.parents.preferred = stripes;
-                self.release_waiting(|parents, piece, id| parents.preferred(piece) != Some(id));
+                self.release_waiting(|parents, piece, attempt| {
+                    parents.preferred(piece) != Some(attempt.parent)
+                });
                 true
             }
             _ => false,

@@ -54,7 +54,13 @@ impl Picker {
                 reach = reach.next();
             }
             // A piece under way is let finish, unless its readers have gone.
-            let unwanted_now = run.receiving && !wanted.contains_key(&run.next);
+            // A reader takes a piece from the origin block by block: it may be past the piece
+            // before that is sealed.
+            let just_taken = self
+                .readers
+                .values()
+                .any(|window| window.base() == run.next.next());
+            let unwanted_now = run.receiving && !wanted.contains_key(&run.next) && !just_taken;
             let done = !run.receiving && reach == start && !self.worth_keeping(run);
             if unwanted_now || done {
                 let run = self.runs.remove(at);

@@ -20,6 +20,7 @@ pub(crate) struct Parent {
     /// When it last completed a piece for us, or became busy.
     busy_since: Time,
     strikes: u32,
+    demoted_since: Time,
     demoted_until: Time,
 }
 
@@ -39,6 +40,7 @@ impl Parent {
             rate: None,
             busy_since: now,
             strikes: 0,
+            demoted_since: Time::ZERO,
             demoted_until: Time::ZERO,
         }
     }
@@ -58,6 +60,11 @@ impl Parent {
     /// Whether it should be left alone for now.
     pub fn demoted(&self, now: Time) -> bool {
         now < self.demoted_until
+    }
+
+    /// Since when it is left alone.
+    pub fn demoted_since(&self) -> Time {
+        self.demoted_since
     }
 
     /// When it gets another chance.
@@ -96,6 +103,9 @@ impl Parent {
 
     /// Avoided for so long, without blame.
     pub fn avoid(&mut self, now: Time, time: Duration) {
+        if !self.demoted(now) {
+            self.demoted_since = now;
+        }
         self.demoted_until = self.demoted_until.max(now + time);
     }
 }
@@ -169,6 +179,13 @@ impl Parents {
                 .map(|(id, _)| id)
                 .or_else(|| self.last_resort(piece, bytes, limit)),
         }
+    }
+
+    /// Whether somebody who is not avoided has or should get the piece.
+    pub fn has_better(&self, piece: PieceIndex, bytes: u64, limit: usize, now: Time) -> bool {
+        self.choose(piece, bytes, URGENT, limit, now)
+            .and_then(|id| self.known.get(&id))
+            .is_some_and(|parent| !parent.demoted(now))
     }
 
     /// A parent that was late is better than none.

@@ -156,11 +156,12 @@ impl Picker {
         self.pin();
         self.cancel_unwanted(&wanted);
         self.return_unneeded();
+        self.watch_heads(true);
         self.release_stalled();
         self.plan_runs(&wanted);
         self.release_demoted();
         self.plan_requests(&wanted);
-        self.hedge();
+        self.watch_heads(false);
     }
 
     /// Pieces in windows that are not held, with how far each is from the nearest reader.

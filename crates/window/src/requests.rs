@@ -173,8 +173,9 @@ impl Picker {
         });
     }
 
-    /// Looks after the pieces that readers wait for right now.
-    pub(crate) fn hedge(&mut self) {
+    /// Looks after the pieces that readers wait for right now: acts on those that are late, or
+    /// only sees to it that they are looked at again when they would be.
+    pub(crate) fn watch_heads(&mut self, act: bool) {
         let heads: BTreeMap<PieceIndex, Time> = self
             .readers
             .values()
@@ -203,9 +204,11 @@ impl Picker {
             };
             if self.now < late_at {
                 self.wake_at(late_at);
-                continue;
+            } else if act {
+                self.late(piece, since);
+            } else {
+                self.wake_at(self.now + self.config.patience);
             }
-            self.late(piece, since);
         }
     }
 
@@ -215,11 +218,8 @@ impl Picker {
         let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
         let waiting_for_verdict = work.attempts.iter().any(|attempt| attempt.complete);
         self.wake_at(now + self.config.patience);
-        if matches!(self.supernode, Supernode::Down { .. })
-            && now >= since + self.config.fallback
-            && self.desperate.insert(piece)
-        {
-            self.wake_at(now);
+        if matches!(self.supernode, Supernode::Down { .. }) && now >= since + self.config.fallback {
+            self.desperate.insert(piece);
         }
         if waiting_for_verdict {
             self.ask(piece, true);
@@ -233,28 +233,23 @@ impl Picker {
                 // Asking twice has not helped lately: it is our own link that is slow.
                 return;
             }
-            self.blame(piece, &asked, true);
+            let holds = self.parents.another_holds(piece, &asked, now);
+            self.blame(piece, &asked, holds);
             self.fetch(piece, second, 0, true);
         } else {
             self.blame(piece, &asked, false);
             self.ask(piece, true);
         }
-        // What else waits there should not.
-        let before = self.actions.len();
-        self.release_demoted();
-        if self.actions.len() > before {
-            self.wake_at(now);
-        }
     }
 
-    /// Who was asked and does not deliver is avoided: if it has the piece, or somebody else has it
-    /// and it should have it too. When nobody here has it, what is late lies above them all.
+    /// Who was asked and does not deliver is avoided if it holds the piece, or somebody else does.
+    /// When all that there is of it is on its way, what is late may lie above them all.
     pub(crate) fn blame(&mut self, piece: PieceIndex, asked: &[ParentId], elsewhere: bool) {
         let now = self.now;
         for &parent in asked {
             if let Some(found) = self.parents.known.get_mut(&parent)
                 && !found.demoted(now)
-                && (elsewhere || found.has(piece))
+                && (elsewhere || found.holds.contains(piece))
             {
                 found.strike(now);
                 self.actions.push_back(Action::ReportSlow { parent });
@@ -265,20 +260,23 @@ impl Picker {
     /// Requests that have waited in vain at a parent that is avoided now are free to go elsewhere.
     pub(crate) fn release_demoted(&mut self) {
         let now = self.now;
-        let demoted: Vec<ParentId> = self
+        let demoted: Vec<(ParentId, Time)> = self
             .parents
             .known
             .iter()
             .filter(|(_, parent)| parent.demoted(now) && !parent.outstanding.is_empty())
-            .map(|(&id, _)| id)
+            .map(|(&id, parent)| (id, parent.demoted_since()))
             .collect();
-        if !demoted.is_empty() {
-            self.release_waiting(|parents, piece, id| {
-                demoted.contains(&id)
-                    && parents
-                        .choose(piece, 0, URGENT, usize::MAX, now)
-                        .is_some_and(|other| other != id)
-            });
+        if demoted.is_empty() {
+            return;
         }
+        let (size, limit) = (self.piece_size, self.config.requests_per_parent);
+        self.release_waiting(|parents, piece, attempt| {
+            // What was asked of it after that was asked for want of anybody better.
+            let before = |&(id, since): &(ParentId, Time)| {
+                id == attempt.parent && attempt.progressed <= since
+            };
+            demoted.iter().any(before) && parents.has_better(piece, size, limit, now)
+        });
     }
 }

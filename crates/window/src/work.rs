@@ -123,15 +123,13 @@ impl Picker {
     /// Cancels requests without a byte for which `leave` says so.
     pub(crate) fn release_waiting(
         &mut self,
-        leave: impl Fn(&Parents, PieceIndex, ParentId) -> bool,
+        leave: impl Fn(&Parents, PieceIndex, &Attempt) -> bool,
     ) {
         let mut released = Vec::new();
         for (&piece, work) in &mut self.work {
             let parents = &self.parents;
             work.attempts.retain(|attempt| {
-                let go = attempt.bytes == 0
-                    && !attempt.complete
-                    && leave(parents, piece, attempt.parent);
+                let go = attempt.bytes == 0 && !attempt.complete && leave(parents, piece, attempt);
                 if go {
                     released.push((piece, attempt.id, attempt.parent));
                 }
