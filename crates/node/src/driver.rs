@@ -418,6 +418,9 @@ impl Driver {
     }
 
     fn control(&mut self, message: ToPeer) {
+        if !matches!(message, ToPeer::Digests { .. }) {
+            tracing::debug!(task = ?self.handle.id, ?message, "the supernode says");
+        }
         match message {
             ToPeer::Parents { parents, .. } => self.set_parents(parents),
             ToPeer::Digests { digests, .. } => self.vouch(digests),
@@ -918,9 +921,13 @@ impl Driver {
 
     /// A transfer from the origin has ended: what it left half done is no more.
     fn abandon_trusted(&mut self, run: &RunHandle) {
+        // A complete one is about to be sealed.
         if let Some(piece) = run.at
-            && let pantala_store::Slot::Filling { trusted: true, .. } =
-                self.handle.pieces.slot(piece)
+            && let pantala_store::Slot::Filling {
+                trusted: true,
+                buffer,
+            } = self.handle.pieces.slot(piece)
+            && buffer.len() < buffer.capacity()
         {
             self.handle.pieces.abandon(piece);
         }
@@ -929,6 +936,12 @@ impl Driver {
     // ---- what to do ---------------------------------------------------------------------------
 
     fn act(&mut self, action: Action) {
+        if !matches!(
+            action,
+            Action::Pin { .. } | Action::Unpin { .. } | Action::ExtendRun { .. }
+        ) {
+            tracing::debug!(task = ?self.handle.id, ?action, "decided");
+        }
         match action {
             Action::Fetch {
                 attempt,

@@ -31,6 +31,7 @@ struct Counts {
     children: AtomicI64,
     links: AtomicI64,
     uploads: AtomicI64,
+    requests: AtomicI64,
 }
 
 /// Content bytes moved since the start.
@@ -115,8 +116,14 @@ impl Metrics {
         self.first_byte.observe(after.as_secs_f64());
     }
 
-    pub(crate) fn uploads(&self) -> i64 {
-        self.counts.uploads.load(Ordering::Relaxed)
+    /// A child's request, for as long as it is open.
+    pub(crate) fn request(&self) -> Level {
+        self.level(|counts| &counts.requests)
+    }
+
+    /// Requests of children that are open.
+    pub(crate) fn requests(&self) -> i64 {
+        self.counts.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn totals(&self, origin: &OriginClient) -> Totals {

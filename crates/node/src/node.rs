@@ -13,7 +13,7 @@ use pantala_core::{
     display_url,
 };
 use pantala_origin::{
-    OriginClient, OriginConfig, OriginRequest, OriginResponse, carries_credentials,
+    OriginClient, OriginConfig, OriginRequest, OriginResponse, Revalidation, carries_credentials,
 };
 use pantala_store::{Budget, Store};
 use pantala_window::{Config as WindowConfig, Picker, Snapshot, WindowSize};
@@ -335,10 +335,10 @@ impl Node {
         views
     }
 
-    /// Waits until no piece is being sent to a child, but no longer than `limit`.
+    /// Waits until no child waits for a piece here, but no longer than `limit`.
     pub async fn drain(&self, limit: Duration) {
         let until = Instant::now() + limit;
-        while self.inner.ports.metrics.uploads() > 0 && Instant::now() < until {
+        while self.inner.ports.metrics.requests() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -396,7 +396,7 @@ impl Node {
                 self.attach(known.task, &request, opened, false)
                     .map(Opened::Content)
             }
-            Answer::Learn { stale: _ } => self.learn(key, None, request, opened).await,
+            Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error),
             Answer::Lost => {
@@ -483,27 +483,28 @@ impl Node {
     }
 
     /// Asks the origin itself, and goes on with that very transfer as the first source lease.
+    /// `stale`: what was known before, which may be unchanged.
     async fn learn(
         &self,
         key: ResourceKey,
-        stale: Option<TaskId>,
+        stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
         opened: Instant,
     ) -> Result<Opened> {
-        debug_assert!(stale.is_none());
         // In a task of its own: others wait for what it learns, though this reader may go away.
         let this = self.clone();
         let learning: JoinHandle<Result<Opened>> = self
             .inner
             .ports
             .tracker
-            .spawn(async move { this.learn_now(key, request, opened).await });
+            .spawn(async move { this.learn_now(key, stale, request, opened).await });
         learning.await.unwrap_or_else(|_| Err(error::stopping()))
     }
 
     async fn learn_now(
         &self,
         key: ResourceKey,
+        stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
         opened: Instant,
     ) -> Result<Opened> {
@@ -513,8 +514,21 @@ impl Node {
                 .control
                 .send(FromPeer::Learned { key, learned })
         };
-        let response = match self.first_get(&request).await {
-            Ok(response) => response,
+        let response = match self.first_get(&request, stale.as_deref()).await {
+            Ok(Revalidation::Sent(response)) => *response,
+            Ok(Revalidation::Unchanged { fresh_for }) => {
+                let mut meta = *stale.unwrap_or_default();
+                meta.fresh_for = fresh_for;
+                let told = self.inner.registrations.wait(key);
+                say(Learned::Unchanged { meta });
+                return match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
+                    Ok(Ok(Answer::Known(known))) => self
+                        .attach(known.task, &request, opened, true)
+                        .map(Opened::Content),
+                    // The supernode forgot it, or is gone: as if nothing had been known.
+                    _ => Box::pin(self.learn_now(key, None, request, opened)).await,
+                };
+            }
             Err(error) => {
                 say(Learned::Failed {
                     error: error.clone(),
@@ -553,14 +567,9 @@ impl Node {
         say(Learned::Content { task, meta });
         if let Ok(content) = &content {
             let start = response.start;
-            let geometry = handle.pieces.geometry();
-            let first = if start == 0 {
-                geometry.piece_at(content.start)
-            } else {
-                geometry.piece_at(start)
-            };
+            let first = handle.pieces.geometry().piece_at(content.start);
             let learned = Command::Learned {
-                first: first.min(geometry.piece_at(content.start)),
+                first,
                 start,
                 body: response.body,
             };
@@ -569,7 +578,11 @@ impl Node {
         content.map(Opened::Content)
     }
 
-    async fn first_get(&self, request: &ContentRequest) -> Result<OriginResponse> {
+    async fn first_get(
+        &self,
+        request: &ContentRequest,
+        stale: Option<&ContentMeta>,
+    ) -> Result<Revalidation> {
         if !request.origin_allowed {
             return Err(error::nobody_has_it());
         }
@@ -590,7 +603,14 @@ impl Node {
             range,
             expect: None,
         };
-        self.inner.ports.origin.get(request).await
+        let origin = &self.inner.ports.origin;
+        match stale {
+            Some(meta) => origin.revalidate(request, &meta.validators).await,
+            None => origin
+                .get(request)
+                .await
+                .map(|sent| Revalidation::Sent(Box::new(sent))),
+        }
     }
 
     async fn direct(&self, request: ContentRequest) -> Result<Opened> {

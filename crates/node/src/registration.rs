@@ -4,7 +4,7 @@ use std::{
 };
 
 use pantala_core::{
-    ContentMeta, Error, ResourceKey, TaskId,
+    ContentMeta, Error, ResourceKey,
     control::{Known, ToPeer},
 };
 use parking_lot::Mutex;
@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 /// What a supernode answers to a registration.
 pub(crate) enum Answer {
     Known(Box<Known>),
+    /// This peer asks the origin; `stale` is what was known before.
     Learn {
-        stale: Option<(TaskId, Box<ContentMeta>)>,
+        stale: Option<Box<ContentMeta>>,
     },
     Direct,
     Refused(Error),
@@ -50,9 +51,7 @@ impl Registrations {
             ToPeer::Direct { key } => self.all(key, || Answer::Direct),
             ToPeer::Refused { key, error } => self.all(key, || Answer::Refused(error.clone())),
             ToPeer::Learn { key, stale } => {
-                let stale = stale
-                    .as_ref()
-                    .map(|(id, meta)| (*id, Box::new(meta.clone())));
+                let stale = stale.as_ref().map(|(_, meta)| Box::new(meta.clone()));
                 self.one(key, Answer::Learn { stale })
             }
             _ => false,

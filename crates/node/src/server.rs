@@ -158,6 +158,7 @@ struct Request {
     sent: usize,
     urgency: u32,
     since: Instant,
+    _level: Level,
 }
 
 /// The right to use the uplink for one request.
@@ -263,14 +264,14 @@ impl Child<'_> {
                     return;
                 }
                 self.know(task);
-                let (sent, since) = (offset as usize, Instant::now());
                 self.requests.push(Request {
                     number: request,
                     task,
                     piece,
-                    sent,
+                    sent: offset as usize,
                     urgency,
-                    since,
+                    since: Instant::now(),
+                    _level: self.server.metrics.request(),
                 });
             }
             ToParent::Cancel { request } => {

@@ -49,6 +49,19 @@ struct Current {
     held: bool,
 }
 
+impl Current {
+    /// The bytes that may be handed over. The last ones of a piece that comes straight from the
+    /// origin wait until it is sealed: a reader is never past a piece that others cannot have.
+    fn there(&self) -> usize {
+        let (len, capacity) = (self.buffer.len(), self.buffer.capacity());
+        if self.held || len < capacity {
+            len
+        } else {
+            capacity.saturating_sub(1) & !(KEPT_BACK - 1)
+        }
+    }
+}
+
 struct Checksum {
     hasher: ContentHasher,
     expected: ContentDigest,
@@ -86,6 +99,8 @@ pub(crate) struct StreamSetup {
     pub counted: Counted,
 }
 
+/// How much of a piece waits for its seal, at most.
+const KEPT_BACK: usize = 64 << 10;
 /// The most bytes handed over at once: what a slow reader's socket keeps from being freed.
 const CHUNK: usize = 256 << 10;
 
@@ -247,7 +262,7 @@ impl StreamIo {
             }
             if let Some(current) = &self.current {
                 let from = (self.position - geometry.start(piece)) as usize;
-                let there = current.buffer.len();
+                let there = current.there();
                 let wanted = self.end().map_or(u64::MAX, |end| end - self.position);
                 let to =
                     there.min(from.saturating_add(CHUNK.min(wanted.min(CHUNK as u64) as usize)));

@@ -4,11 +4,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt as _;
-use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Who};
+use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
 use crate::{
@@ -16,8 +17,9 @@ use crate::{
     credentials::{carries_credentials, is_signed},
     exchange::{Answer, exchange},
     failure::{self, Failure},
+    freshness,
     head::{self, Head},
-    request::{drop_hop_by_hop, end_to_end},
+    request::{self, drop_hop_by_hop, end_to_end},
     transport::Transport,
 };
 
@@ -48,6 +50,17 @@ pub struct OriginResponse {
     /// sharing it, and nothing of the request but the URL selected it. Apart from that, a
     /// [`private`](ContentMeta::private) content needs each reader checked.
     pub shareable: bool,
+}
+
+/// Whether a content that was known before is still the same.
+pub enum Revalidation {
+    /// It is (304).
+    Unchanged {
+        /// How long it is fresh from now on, when the origin says so.
+        fresh_for: Option<Duration>,
+    },
+    /// The origin sent it, changed or because it cannot tell.
+    Sent(Box<OriginResponse>),
 }
 
 /// An answer whose head has been read and found good.
@@ -95,15 +108,50 @@ impl OriginClient {
             }
             result => result,
         };
+        let opened = opened.map_err(|failure| failure.error)?;
+        Ok(self.response(request, opened))
+    }
+
+    /// Asks whether the content is still the one with these validators, and for it if not.
+    ///
+    /// # Errors
+    /// As [`OriginClient::get`].
+    pub async fn revalidate(
+        &self,
+        request: OriginRequest,
+        known: &Validators,
+    ) -> Result<Revalidation> {
+        let mut headers = request.sent_headers(&self.transport.config().user_agent);
+        request::put_unless(&mut headers, known);
+        let asked = exchange(&self.transport, Method::GET, &request.url, headers).await;
+        if !known.is_empty()
+            && let Ok(answer) = asked
+        {
+            let headers = answer.response.headers();
+            if answer.response.status() == StatusCode::NOT_MODIFIED {
+                let fresh_for = freshness::fresh_for(headers, SystemTime::now());
+                return Ok(Revalidation::Unchanged { fresh_for });
+            }
+            if let Ok(opened) = self.opened(&request, answer) {
+                return Ok(Revalidation::Sent(Box::new(self.response(request, opened))));
+            }
+        }
+        // Whatever went wrong, the plain question has its retries and its errors.
+        self.get(request)
+            .await
+            .map(|response| Revalidation::Sent(Box::new(response)))
+    }
+
+    fn response(&self, request: OriginRequest, opened: Opened) -> OriginResponse {
         let Opened {
             url,
             head,
             response,
-        } = opened.map_err(|failure| failure.error)?;
+        } = opened;
         let (status, headers) = (response.status(), response.headers().clone());
         let (start, meta, shareable) = (head.start, head.meta.clone(), head.shareable);
         let body = OriginBody::new(self.clone(), request, url, head, response);
-        Ok(OriginResponse {
+        OriginResponse {
             status,
             headers,
             meta,
@@ -111,7 +159,7 @@ impl OriginClient {
             end: body.end(),
             body,
             shareable,
-        })
+        }
     }
 
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
@@ -204,8 +252,13 @@ impl OriginClient {
     /// One attempt at a GET: the head of a success.
     pub(crate) async fn open(&self, request: &OriginRequest) -> Result<Opened, Failure> {
         let headers = request.sent_headers(&self.transport.config().user_agent);
-        let Answer { url, response } =
-            exchange(&self.transport, Method::GET, &request.url, headers).await?;
+        let answer = exchange(&self.transport, Method::GET, &request.url, headers).await?;
+        self.opened(request, answer)
+    }
+
+    /// The head of an answer to a GET, when it is a success.
+    fn opened(&self, request: &OriginRequest, answer: Answer) -> Result<Opened, Failure> {
+        let Answer { url, response } = answer;
         let (status, headers) = (response.status(), response.headers());
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             let credentials = carries_credentials(&request.url, &request.headers);

@@ -26,7 +26,7 @@ mod request;
 mod transport;
 
 pub use body::OriginBody;
-pub use client::{OriginClient, OriginResponse};
+pub use client::{OriginClient, OriginResponse, Revalidation};
 pub use config::OriginConfig;
 pub use credentials::{carries_credentials, is_signed};
 pub use request::{Expect, OriginRequest};

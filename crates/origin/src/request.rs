@@ -110,6 +110,15 @@ impl OriginRequest {
     }
 }
 
+/// Asks for the content only if it is not the one with these validators any more.
+pub(crate) fn put_unless(headers: &mut HeaderMap, known: &Validators) {
+    if let Some(etag) = &known.etag {
+        put(headers, header::IF_NONE_MATCH, etag);
+    } else if let Some(date) = &known.last_modified {
+        put(headers, header::IF_MODIFIED_SINCE, date);
+    }
+}
+
 /// The user's headers without those that concern the connection, the host or a part of the
 /// content, which are ours to set.
 pub(crate) fn end_to_end(given: &HeaderMap, user_agent: &str) -> HeaderMap {
