@@ -320,7 +320,10 @@ class Reader:
             self.outcome = message
 
     def finish(self, timeout: float = 10.0) -> None:
-        """Stops its program, if that still runs, and takes its cost."""
+        """Stops its program, if that still runs, and takes its cost. One that hangs is only looked at."""
+        if self.outcome is None:
+            self.usage = processes.usage(self.program) if self.program else None
+            return
         try:
             self.pipe.send("finish")
             if self.pipe.poll(timeout):

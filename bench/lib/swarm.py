@@ -227,7 +227,7 @@ class _Run:
             usage = reader.usage
             if self._daemons:
                 usage = self._daemon_usage(index, usage_before[index])
-            outcome = reader.outcome or Outcome(error=f"not done after {self._setup.timeout:.0f} s")
+            outcome = reader.outcome or Outcome(error=f"hangs: not done after {self._setup.timeout:.0f} s")
             result.peers.append(PeerResult(index + 1, index + 1 in odd, outcome, usage))
 
     def _go(self) -> None:
