@@ -59,10 +59,10 @@ def read_together(spec: ReaderSpec, count: int, timeout: float = 120.0) -> list[
     try:
         start = time.monotonic() + _LEAD
         for reader in readers:
-            reader.start(start)
+            reader.start(start, start + timeout)
         waiting = {reader.pipe: reader for reader in readers}
         while waiting:
-            ready = wait(list(waiting), max(0.0, start + timeout - time.monotonic()))
+            ready = wait(list(waiting), max(0.0, start + timeout + _LEAD - time.monotonic()))
             if not ready:
                 raise BenchError(f"{len(waiting)} of {count} readers were not done after {timeout:.0f} s")
             for pipe in ready:

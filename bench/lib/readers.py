@@ -6,6 +6,7 @@ reports over a pipe: the program's pid, an Outcome, and, when asked to finish, w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -278,17 +279,29 @@ def _reader_main(pipe: Connection, spec: ReaderSpec) -> None:
         enter_namespace(spec.namespace)
     kind = _ProxyReader if spec.proxy else _FileReader if spec.file else _ProgramReader
     truth = Truth(spec.truth)
-    start_at: float = pipe.recv()
+    start_at, deadline = pipe.recv()
+    _give_up_at(deadline)
     meter = _Meter(truth, start_at)
     source = None
     time.sleep(max(0.0, start_at - time.monotonic()))
     try:
         source = kind(spec, meter, pipe.send)
     except Exception as error:  # reported as this reader's outcome, whatever it was
-        meter.outcome.error = f"{type(error).__name__}: {error}"
+        meter.outcome.error = f"{type(error).__name__}: {error} after {meter.outcome.received} bytes"
+    signal.setitimer(signal.ITIMER_REAL, 0)
     pipe.send(meter.outcome)
     pipe.recv()
     pipe.send(source.finish() if source else None)
+
+
+def _give_up_at(deadline: float) -> None:
+    """Breaks off whatever the reader waits for at that instant, so that it can still say how far it came."""
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise TimeoutError("hangs: given up")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()))
 
 
 class Reader:
@@ -304,9 +317,9 @@ class Reader:
         self.outcome: Outcome | None = None
         self.usage: processes.Usage | None = None
 
-    def start(self, at: float) -> None:
-        """Starts it at an instant of time.monotonic()."""
-        self.pipe.send(at)
+    def start(self, at: float, deadline: float) -> None:
+        """Starts it at an instant of time.monotonic(); at another it gives up."""
+        self.pipe.send((at, deadline))
 
     def receive(self) -> None:
         """Takes one message from the process."""
@@ -320,16 +333,16 @@ class Reader:
             self.outcome = message
 
     def finish(self, timeout: float = 10.0) -> None:
-        """Stops its program, if that still runs, and takes its cost. One that hangs is only looked at."""
-        if self.outcome is None:
-            self.usage = processes.usage(self.program) if self.program else None
-            return
+        """Stops its program, if that still runs, and takes its cost."""
         try:
             self.pipe.send("finish")
             if self.pipe.poll(timeout):
                 self.usage = self.pipe.recv()
         except (BrokenPipeError, EOFError):
             pass
+        if self.usage is None and self.program is not None:
+            with contextlib.suppress(OSError):
+                self.usage = processes.usage(self.program)
 
     def close(self) -> None:
         """Kills the process; its program dies with it."""
