@@ -187,7 +187,7 @@ impl OriginBody {
             self.resume(Duration::ZERO);
         } else {
             let what = format!("{} ended early, at byte {at}", display_url(url.as_str()));
-            self.broke(Error::new(Who::Origin, Kind::Protocol, what).into());
+            self.broke(Error::new(Who::Origin, Kind::Unreachable, what).into());
         }
     }
 

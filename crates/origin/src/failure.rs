@@ -155,17 +155,14 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
 pub(crate) fn broken_body(error: &reqwest::Error, url: &Url, position: u64) -> Error {
     let url = display_url(url.as_str());
     let what = format!("{url} broke off at byte {position}: {}", root_cause(error));
-    // hyper reports an end before the announced one as an unexpected end of file.
-    let ended_early =
-        find::<io::Error>(error).is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof);
-    let malformed = find::<hyper::Error>(error)
-        .is_some_and(|cause| cause.is_incomplete_message() || cause.is_parse());
-    let kind = if ended_early || malformed {
+    // An end before the announced one is a break like any other.
+    let malformed = find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse);
+    let kind = if malformed {
         Kind::Protocol
     } else {
         Kind::Unreachable
     };
-    Error::new(Who::Origin, kind, what)
+    Error::new(Who::Origin, kind, what).hint("try again later, or ask who runs the origin")
 }
 
 fn tls(cause: &rustls::Error, host: &str) -> Error {

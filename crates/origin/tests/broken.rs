@@ -236,7 +236,7 @@ async fn breaks_without_progress_end_after_the_retries() {
     let mut response = client.get(ask(server.url("/f"))).await.unwrap();
     let (all, error) = read_to_error(&mut response.body).await;
     assert_eq!(all, b"0123");
-    assert_eq!(error.kind(), Kind::Protocol);
+    assert_eq!(error.kind(), Kind::Unreachable);
     assert_eq!(server.requests().len(), 3);
 }
 
