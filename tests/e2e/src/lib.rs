@@ -1,0 +1,42 @@
+//! What the end-to-end tests stand on: the programs and their real neighbours as child processes
+//! on loopback, and an origin that misbehaves as told.
+//!
+//! Nothing here sleeps to let something happen: it waits for the condition itself, with a
+//! deadline far beyond what a slow machine needs. Every process ends with the value that stands
+//! for it, and says on a failed test's output what it wrote to standard error.
+
+mod content;
+mod dfget;
+mod needs;
+mod nginx;
+mod origin;
+mod ports;
+mod process;
+mod programs;
+mod wait;
+
+pub use content::{Content, sha256_of_file};
+pub use dfget::{Dfget, part_files};
+pub use needs::{Need, missing};
+pub use nginx::{Nginx, Served};
+pub use origin::{Asked, Length, Origin, Script};
+pub use ports::free_port;
+pub use process::{DiskIo, Finished, Process, Signal};
+pub use programs::{Supernode, http_get, program};
+pub use wait::{DEADLINE, until};
+
+/// One mebibyte.
+pub const MIB: usize = 1 << 20;
+
+/// Ends the test here, with the reason on its output, when something it needs is not there.
+///
+/// With `CI=true` and as root everything must be there: then it fails instead.
+#[macro_export]
+macro_rules! needs {
+    ($($need:expr),+ $(,)?) => {
+        if let Some(reason) = $crate::missing(&[$($need),+]) {
+            println!("left out: {reason}");
+            return;
+        }
+    };
+}

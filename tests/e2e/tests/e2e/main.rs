@@ -1,0 +1,4 @@
+//! The programs end to end, against real parts.
+
+mod alone;
+mod output;
