@@ -113,6 +113,10 @@ impl Leases {
     }
 
     fn cut(&mut self, which: impl Fn(&Lease) -> bool, first: PieceIndex, end: Option<PieceIndex>) {
+        // A reversed range would leave both sides of the cut overlapping.
+        if end.is_some_and(|end| end <= first) {
+            return;
+        }
         let mut kept = Vec::with_capacity(self.list.len() + 1);
         for lease in self.list.drain(..) {
             if !which(&lease) {

@@ -37,6 +37,10 @@ struct Peer {
 const TICK: Duration = Duration::from_millis(100);
 /// How long a resource whose response was for one reader alone is taken to stay so.
 const UNSHAREABLE: Duration = Duration::from_secs(30);
+/// Readers of one peer that wait to learn what stands behind the same resource.
+const WAITING_MAX: usize = 16;
+/// Tasks that one peer may be a member of: a hostile one must not fill our memory.
+const TASKS_MAX: usize = 10_000;
 /// How many times the lease timeout the first answer of an origin may take.
 const LEARN_PATIENCE: u32 = 10;
 
@@ -222,6 +226,12 @@ impl Swarm {
             .is_some_and(|peer| peer.tasks.contains(&task))
     }
 
+    fn is_full(&self, peer: PeerId) -> bool {
+        self.peers
+            .get(&peer)
+            .is_some_and(|peer| peer.tasks.len() >= TASKS_MAX)
+    }
+
     fn register(&mut self, peer: PeerId, register: Register) {
         let Register {
             key,
@@ -236,7 +246,11 @@ impl Swarm {
         };
         match self.resources.get_mut(&key) {
             Some(Resource::Learning(learning)) => {
-                learning.waiting.push_back(waiting);
+                let of_peer = learning.waiting.iter().filter(|other| other.peer == peer);
+                // Each answer names the resource, not the reader: so many answers are enough.
+                if of_peer.count() < WAITING_MAX {
+                    learning.waiting.push_back(waiting);
+                }
                 self.is_learning(peer, key);
             }
             Some(Resource::Unshareable { until }) if self.now < *until => {
@@ -353,6 +367,9 @@ impl Swarm {
         let Learned::Content { task, meta } = learned else {
             return;
         };
+        if self.is_full(peer) {
+            return;
+        }
         if !self.tasks.contains_key(&task) {
             self.know(key, task, meta);
         }
@@ -457,6 +474,9 @@ impl Swarm {
             position,
             ..
         } = resume;
+        if self.is_full(peer) {
+            return;
+        }
         if !self.tasks.contains_key(&task) {
             self.know(key, task, meta);
         }

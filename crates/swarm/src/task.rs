@@ -47,6 +47,9 @@ const DEMOTION: Duration = Duration::from_secs(1);
 const STRIKES_MAX: u32 = 6;
 const RETURN_REST: Duration = Duration::from_secs(2);
 
+/// Pieces that are kept account of: 16 TiB of the largest, 4 TiB of unknown length.
+const PIECES_MAX: u32 = 1 << 22;
+
 type Out<'a> = &'a mut Vec<Output>;
 
 impl Task {
@@ -152,7 +155,7 @@ impl Task {
     }
 
     fn is_free(&self, piece: PieceIndex) -> bool {
-        self.geometry.has(piece) && self.copies(piece) == 0 && self.leases.holder(piece).is_none()
+        self.in_bounds(piece) && self.copies(piece) == 0 && self.leases.holder(piece).is_none()
     }
 
     fn copies(&self, piece: PieceIndex) -> u32 {
@@ -392,14 +395,13 @@ impl Task {
     ) {
         self.leases.heard(peer, false, now);
         for (runs, more) in [(gained, true), (lost, false)] {
+            let bound = self.bound();
+            let end = |first: u32, count: u32| first.saturating_add(count).min(bound);
             for piece in runs
                 .iter()
-                .flat_map(|&(first, count)| first.get()..first.get() + count)
+                .flat_map(|&(first, count)| first.get()..end(first.get(), count))
             {
                 let piece = PieceIndex::new(piece);
-                if !self.in_bounds(piece) {
-                    continue;
-                }
                 let Some(member) = self.members.get_mut(&peer) else {
                     return;
                 };
@@ -419,10 +421,15 @@ impl Task {
         }
     }
 
-    /// Content of unknown length has no more pieces than anybody will stream: what a peer claims
-    /// must not make us allocate.
+    /// The piece after the last there can be: what a peer claims must not make us allocate.
+    fn bound(&self) -> u32 {
+        self.geometry
+            .pieces()
+            .map_or(PIECES_MAX, |pieces| pieces.min(PIECES_MAX))
+    }
+
     fn in_bounds(&self, piece: PieceIndex) -> bool {
-        self.geometry.has(piece) && piece.get() < (1 << 24)
+        piece.get() < self.bound()
     }
 
     /// Digests that a peer knew before this supernode did. Where two peers disagree nobody is
@@ -530,7 +537,7 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        if !self.geometry.has(piece) {
+        if !self.in_bounds(piece) {
             return;
         }
         let Some(member) = self.members.get_mut(&peer) else {

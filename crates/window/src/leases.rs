@@ -34,6 +34,9 @@ impl PieceRanges {
     /// Takes `[first, end)` out.
     pub fn remove(&mut self, first: PieceIndex, end: Option<PieceIndex>) {
         let (first, end) = (first.get(), end.map_or(u32::MAX, PieceIndex::get));
+        if first >= end {
+            return;
+        }
         let cut = |(start, stop): (u32, u32)| {
             let left = (start, stop.min(first));
             let right = (start.max(end), stop);

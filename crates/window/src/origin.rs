@@ -126,8 +126,7 @@ impl Picker {
             } else {
                 1
             };
-            if self.runs.len() >= limit
-                || !self.may_ask_origin(first)
+            if !self.may_ask_origin(first)
                 || self.work.get(&first).is_some_and(Work::is_busy)
                 || self.runs.iter().any(|run| run.covers(first))
             {
@@ -143,6 +142,9 @@ impl Picker {
             }
             // A parked run at this very piece would be asked for twice.
             if self.runs.iter().any(|run| run.next == first) {
+                continue;
+            }
+            if self.runs.len() >= limit && !self.stop_parked() {
                 continue;
             }
             let goal = self.goal(first);
@@ -163,6 +165,18 @@ impl Picker {
                 goal,
             });
         }
+    }
+
+    /// Ends a transfer that waits for its reader to move: who wants something now goes first.
+    fn stop_parked(&mut self) -> bool {
+        let parked = |run: &Run| !run.receiving && run.until <= run.next;
+        let Some(at) = self.runs.iter().position(parked) else {
+            return false;
+        };
+        let run = self.runs.remove(at);
+        self.actions.push_back(Action::StopRun { run: run.id });
+        self.release_run(&run);
+        true
     }
 
     /// How far a run from `first` can be needed at most.

@@ -1,0 +1,250 @@
+//! The supernode's brain against peers that say anything at all.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pantala_core::{
+    ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, ToPeer, Trouble},
+};
+use pantala_swarm::{Config, Event, Swarm};
+use proptest::prelude::*;
+
+const LENGTH: u64 = 20 << 20;
+
+fn id(n: u8) -> PeerId {
+    PeerId::from_bytes([n; 16])
+}
+
+fn key(n: u32) -> ResourceKey {
+    ResourceKey::from_bytes([n as u8 % 2; 32])
+}
+
+fn task(n: u32) -> TaskId {
+    TaskId::from_bytes([n as u8 % 3; 32])
+}
+
+fn meta(known: bool) -> ContentMeta {
+    ContentMeta {
+        length: known.then_some(LENGTH),
+        ..ContentMeta::default()
+    }
+}
+
+/// Piece numbers that make sense, and some that do not.
+fn piece(n: u32) -> PieceIndex {
+    PieceIndex::new(match n % 11 {
+        9 => u32::MAX - n % 3,
+        10 => n,
+        _ => n / 11 % 24,
+    })
+}
+
+fn end(n: u32) -> Option<PieceIndex> {
+    (!n.is_multiple_of(3)).then(|| piece(n / 3))
+}
+
+fn message(what: u8, n: u32) -> FromPeer {
+    let task = task(n);
+    let trouble = [Trouble::Slow, Trouble::Gone, Trouble::Corrupt][n as usize / 5 % 3];
+    match what % 13 {
+        0 | 1 => FromPeer::Register(Register {
+            key: key(n),
+            shown: String::new(),
+            start: u64::from(n / 7) << 12,
+            private: n % 5 == 0,
+        }),
+        2 => FromPeer::Learned {
+            key: key(n),
+            learned: match n / 2 % 6 {
+                0 => Learned::Unshareable,
+                1 => Learned::Unchanged { meta: meta(true) },
+                more => Learned::Content {
+                    task,
+                    meta: meta(more > 2),
+                },
+            },
+        },
+        3 | 4 => FromPeer::Have {
+            task,
+            gained: vec![(piece(n), 1 + n / 13 % 40), (piece(n / 2), u32::MAX)]
+                .into_iter()
+                .take(1 + n as usize / 17 % 2)
+                .collect(),
+            lost: vec![(piece(n / 5), n / 3 % 4)],
+            position: piece(n / 7),
+            reader_bound: n % 9 == 0,
+        },
+        5 => FromPeer::Sealed {
+            task,
+            piece: piece(n),
+            digest: PieceDigest::from_bytes([n as u8; 32]),
+        },
+        6 => FromPeer::Ended {
+            task,
+            length: u64::from(n),
+        },
+        7 => FromPeer::AskLease {
+            task,
+            piece: piece(n / 3),
+            late: n % 2 == 0,
+        },
+        8 => FromPeer::ReturnLease {
+            task,
+            first: piece(n / 3),
+            end: end(n / 5),
+        },
+        9 => FromPeer::Pulse {
+            task,
+            bytes: u64::from(n % 2),
+        },
+        10 => FromPeer::Trouble {
+            task,
+            peer: id((n / 3 % 8) as u8),
+            trouble,
+        },
+        11 => FromPeer::Leave { task },
+        _ => FromPeer::Resume(Resume {
+            key: key(n),
+            task,
+            meta: meta(true),
+            held: vec![(piece(n), n % 30)],
+            digests: vec![(piece(n), PieceDigest::from_bytes([n as u8 / 2; 32]))],
+            position: piece(n / 3),
+            shown: String::new(),
+        }),
+    }
+}
+
+/// What the swarm said, for the checks at the end.
+#[derive(Default)]
+struct Heard {
+    /// Unanswered registrations.
+    waiting: BTreeMap<(PeerId, ResourceKey), u32>,
+    learning: BTreeMap<ResourceKey, PeerId>,
+}
+
+fn hear(swarm: &mut Swarm, heard: &mut Heard) -> usize {
+    let mut outputs = 0;
+    while let Some(output) = swarm.poll_output() {
+        outputs += 1;
+        let to = output.to;
+        match output.message {
+            ToPeer::Learn { key, .. } => {
+                heard.learning.insert(key, to);
+            }
+            ToPeer::Known { key, .. } | ToPeer::Direct { key } | ToPeer::Refused { key, .. } => {
+                heard.waiting.remove(&(to, key));
+            }
+            _ => {}
+        }
+    }
+    outputs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nonsense_breaks_nothing(
+        stripes in 0u32..4,
+        events in prop::collection::vec((0u8..18, 0u8..8, any::<u32>()), 0..200),
+    ) {
+        let mut swarm = Swarm::new(Config { stripes, ..Config::default() });
+        let (mut now, mut heard) = (Time::ZERO, Heard::default());
+        for (what, peer, n) in events {
+            let peer = id(peer);
+            let event = match what {
+                0..=12 => Event::Message { peer, message: message(what, n) },
+                13 | 14 => Event::Connected { hello: hello(peer) },
+                15 => Event::Disconnected { peer },
+                _ => {
+                    now = now + Duration::from_millis(u64::from(n % 3000));
+                    Event::Tick
+                }
+            };
+            swarm.handle(now, event);
+            let outputs = hear(&mut swarm, &mut heard);
+            prop_assert!(outputs < 400, "{outputs} messages for one event");
+        }
+        for n in 0..8 {
+            swarm.handle(now, Event::Disconnected { peer: id(n) });
+            hear(&mut swarm, &mut heard);
+        }
+        let stats = swarm.stats();
+        prop_assert_eq!(stats.peers, 0);
+        prop_assert_eq!(stats.members, 0, "a member that has gone");
+        prop_assert_eq!(stats.leases, 0, "a lease of nobody");
+        now = now + Duration::from_secs(1000);
+        swarm.handle(now, Event::Tick);
+        swarm.handle(now + Duration::from_secs(1), Event::Tick);
+        prop_assert_eq!(swarm.stats().tasks, 0, "a task of nobody");
+    }
+
+    #[test]
+    fn every_registration_is_answered_when_peers_behave(
+        events in prop::collection::vec((0u8..4, 0u8..8, any::<u32>()), 0..100),
+    ) {
+        let mut swarm = Swarm::new(Config::default());
+        let (mut now, mut heard) = (Time::ZERO, Heard::default());
+        let mut connected = [false; 8];
+        for (what, peer, n) in events {
+            let at = usize::from(peer);
+            let peer = id(peer);
+            match what {
+                0 => {
+                    swarm.handle(now, Event::Disconnected { peer });
+                    connected[at] = false;
+                    heard.waiting.retain(|(waiting, _), _| *waiting != peer);
+                }
+                1 => {
+                    if let Some((&key, &learner)) = heard.learning.iter().next() {
+                        heard.learning.remove(&key);
+                        learn(&mut swarm, now, learner, key);
+                    }
+                }
+                _ => {
+                    if !connected[at] {
+                        swarm.handle(now, Event::Connected { hello: hello(peer) });
+                        connected[at] = true;
+                    }
+                    let FromPeer::Register(register) = message(0, n) else { unreachable!() };
+                    heard.waiting.insert((peer, register.key), n);
+                    swarm.handle(now, Event::Message { peer, message: FromPeer::Register(register) });
+                }
+            }
+            now = now + Duration::from_millis(u64::from(n % 50));
+            hear(&mut swarm, &mut heard);
+        }
+        // Whoever learns says what; a learner that has gone is replaced.
+        for _ in 0..40 {
+            for (key, learner) in std::mem::take(&mut heard.learning) {
+                learn(&mut swarm, now, learner, key);
+                heard.waiting.remove(&(learner, key));
+            }
+            hear(&mut swarm, &mut heard);
+            now = now + Duration::from_secs(1);
+            swarm.handle(now, Event::Tick);
+            hear(&mut swarm, &mut heard);
+        }
+        prop_assert!(heard.waiting.is_empty(), "no answer for {:?}", heard.waiting);
+    }
+}
+
+fn hello(peer: PeerId) -> Hello {
+    Hello {
+        peer: PeerAddr {
+            id: peer,
+            addr: ([127, 0, 0, 1], 1).into(),
+        },
+        labels: Vec::new(),
+    }
+}
+
+fn learn(swarm: &mut Swarm, now: Time, peer: PeerId, key: ResourceKey) {
+    let learned = Learned::Content {
+        task: TaskId::from_bytes(*key.as_bytes()),
+        meta: meta(true),
+    };
+    let message = FromPeer::Learned { key, learned };
+    swarm.handle(now, Event::Message { peer, message });
+}
