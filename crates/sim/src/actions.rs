@@ -109,11 +109,11 @@ impl World {
                 }
             }
             Action::AskLease { piece, late } => {
-                self.to_swarm(p, FromPeer::AskLease { task, piece, late });
+                self.report_to_swarm(p, FromPeer::AskLease { task, piece, late });
             }
             Action::ReturnLease { first, end } => {
                 self.peers[p as usize].leases.remove(first, end);
-                self.to_swarm(p, FromPeer::ReturnLease { task, first, end });
+                self.report_to_swarm(p, FromPeer::ReturnLease { task, first, end });
             }
             Action::Pin { piece } => self.peers[p as usize].lru.set_pins(task, piece, 1),
             Action::Unpin { piece } => self.unpin(p, piece),
@@ -124,7 +124,7 @@ impl World {
                     peer: self.peers[parent as usize].id,
                     trouble: Trouble::Slow,
                 };
-                self.to_swarm(p, message);
+                self.report_to_swarm(p, message);
             }
             Action::GiveUp => panic!("a picker gave up, though the origin never fails here"),
         }

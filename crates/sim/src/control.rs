@@ -18,7 +18,7 @@ const HAVE: Nanos = 50_000_000;
 const PULSE: Nanos = 250_000_000;
 
 impl World {
-    pub(crate) fn to_swarm(&mut self, peer: Index, message: FromPeer) {
+    pub(crate) fn report_to_swarm(&mut self, peer: Index, message: FromPeer) {
         if self.peers[peer as usize].alive() {
             self.control_messages += 1;
             let message = Box::new(message);
@@ -105,7 +105,7 @@ impl World {
             start,
             private: false,
         };
-        self.to_swarm(p, FromPeer::Register(register));
+        self.report_to_swarm(p, FromPeer::Register(register));
     }
 
     /// Without a supernode: the origin is asked what the content is.
@@ -165,7 +165,7 @@ impl World {
     }
 
     /// The supernode says something to a peer.
-    pub(crate) fn from_swarm(&mut self, p: Index, message: ToPeer) {
+    pub(crate) fn hear(&mut self, p: Index, message: ToPeer) {
         if !self.peers[p as usize].alive() {
             return;
         }
@@ -241,7 +241,7 @@ impl World {
             meta: self.meta(),
         };
         let key = self.key;
-        self.to_swarm(p, FromPeer::Learned { key, learned });
+        self.report_to_swarm(p, FromPeer::Learned { key, learned });
     }
 
     /// The connection to the supernode broke, or a new supernode is there.
@@ -284,7 +284,7 @@ impl World {
             meta: self.meta(),
             ..resume
         };
-        self.to_swarm(p, FromPeer::Resume(resume));
+        self.report_to_swarm(p, FromPeer::Resume(resume));
     }
 
     pub(crate) fn have_soon(&mut self, p: Index) {
@@ -320,7 +320,7 @@ impl World {
         };
         peer.gained.clear();
         peer.lost.clear();
-        self.to_swarm(p, message);
+        self.report_to_swarm(p, message);
     }
 
     fn pulse_soon(&mut self, p: Index) {
@@ -343,7 +343,7 @@ impl World {
         }
         let bytes = std::mem::take(&mut peer.pulse_bytes);
         let task = self.task;
-        self.to_swarm(p, FromPeer::Pulse { task, bytes });
+        self.report_to_swarm(p, FromPeer::Pulse { task, bytes });
         self.pulse_soon(p);
     }
 }

@@ -98,7 +98,7 @@ impl World {
         let ready = link.wants.iter().find_map(|(&piece, want)| {
             let size = self.geometry.size(piece) as u32;
             let available = sender.available(piece, size);
-            (want.sent < available).then(|| (piece, *want, available, size))
+            (want.sent < available).then_some((piece, *want, available, size))
         });
         let Some((piece, want, available, size)) = ready else {
             return false;

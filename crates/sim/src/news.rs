@@ -136,7 +136,7 @@ impl World {
                     peer: id,
                     trouble: Trouble::Gone,
                 };
-                self.to_swarm(child, message);
+                self.report_to_swarm(child, message);
             }
             // It accepts in its kernel and says nothing.
             State::Frozen => {}

@@ -116,7 +116,7 @@ impl World {
                 piece,
                 digest: digest(piece),
             };
-            self.to_swarm(p, message);
+            self.report_to_swarm(p, message);
             self.seal(p, piece);
         }
     }

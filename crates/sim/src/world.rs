@@ -153,7 +153,7 @@ impl World {
                 peer: self.peers[peer as usize].id,
                 message: *message,
             }),
-            Happening::ToPeer { peer, message } => self.from_swarm(peer, *message),
+            Happening::ToPeer { peer, message } => self.hear(peer, *message),
             Happening::Connection { peer, up } => self.connection(peer, up),
             Happening::Connect { peer } => {
                 let hello = self.hello(peer);

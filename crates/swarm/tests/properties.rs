@@ -51,7 +51,7 @@ fn message(what: u8, n: u32) -> FromPeer {
             key: key(n),
             shown: String::new(),
             start: u64::from(n / 7) << 12,
-            private: n % 5 == 0,
+            private: n.is_multiple_of(5),
         }),
         2 => FromPeer::Learned {
             key: key(n),
@@ -72,7 +72,7 @@ fn message(what: u8, n: u32) -> FromPeer {
                 .collect(),
             lost: vec![(piece(n / 5), n / 3 % 4)],
             position: piece(n / 7),
-            reader_bound: n % 9 == 0,
+            reader_bound: n.is_multiple_of(9),
         },
         5 => FromPeer::Sealed {
             task,
@@ -86,7 +86,7 @@ fn message(what: u8, n: u32) -> FromPeer {
         7 => FromPeer::AskLease {
             task,
             piece: piece(n / 3),
-            late: n % 2 == 0,
+            late: n.is_multiple_of(2),
         },
         8 => FromPeer::ReturnLease {
             task,

@@ -257,7 +257,10 @@ impl World {
                     .collect();
                 self.tell(Event::Preferred { stripes });
             }
-            8 => self.lease(piece, (n % 3 != 0).then_some(piece + 1 + n / 3 % 9)),
+            8 => self.lease(
+                piece,
+                (!n.is_multiple_of(3)).then_some(piece + 1 + n / 3 % 9),
+            ),
             9 => {
                 self.leased.retain(|&leased| leased < piece);
                 self.tell(Event::LeaseEnded {
@@ -319,7 +322,7 @@ impl World {
     fn open(&mut self, first: u32, n: u32) {
         if self.readers.len() < 3 {
             let reader = ReaderId(self.number());
-            let end = if n % 2 == 0 {
+            let end = if n.is_multiple_of(2) {
                 PIECES
             } else {
                 (first + 1 + n / 2 % PIECES).min(PIECES)
