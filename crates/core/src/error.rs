@@ -129,6 +129,11 @@ impl Error {
         &self.inner.what
     }
 
+    /// What the user can do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.inner.hint.as_deref()
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         self.inner.retry

@@ -39,18 +39,18 @@ impl Progress {
         }
     }
 
-    pub fn moved(&mut self, bytes: u64, totals: impl Fn() -> Totals) {
+    pub fn moved(&mut self, bytes: u64, totals: impl Fn() -> Option<Totals>) {
         self.bytes += bytes;
         let Some(bar) = &self.bar else { return };
         bar.set_position(self.bytes);
         if self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
-            bar.set_message(shares(&totals()));
+            bar.set_message(shares(totals()));
         }
     }
 
     /// Leaves one line that says what was done.
-    pub fn done(&mut self, took: Duration, totals: Totals) {
+    pub fn done(&mut self, took: Duration, totals: Option<Totals>) {
         let Some(bar) = self.bar.take() else { return };
         bar.finish_and_clear();
         let rate = self.bytes as f64 / took.as_secs_f64().max(1e-6);
@@ -60,7 +60,7 @@ impl Progress {
             format_size(self.bytes),
             took.as_secs_f64(),
             format_size(rate as u64),
-            shares(&totals)
+            shares(totals)
         );
     }
 
@@ -86,7 +86,10 @@ fn bar(name: &str, length: Option<u64>) -> ProgressBar {
 }
 
 /// How much came from peers.
-fn shares(totals: &Totals) -> String {
+fn shares(totals: Option<Totals>) -> String {
+    let Some(totals) = totals else {
+        return String::from("through dfdaemon");
+    };
     let all = totals.origin_received + totals.peer_received;
     match (100 * totals.peer_received).checked_div(all) {
         Some(share) => format!("{share}% from peers"),
@@ -105,7 +108,7 @@ mod tests {
             peer_received: 75,
             ..Totals::default()
         };
-        assert_eq!(shares(&totals), "75% from peers");
-        assert_eq!(shares(&Totals::default()), "");
+        assert_eq!(shares(Some(totals)), "75% from peers");
+        assert_eq!(shares(Some(Totals::default())), "");
     }
 }

@@ -5,15 +5,21 @@ use pantala_config::{DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Win
 use pantala_core::{Error, Kind, Result, Who};
 use pantala_node::{ContentRequest, Node, NodeConfig, Opened, Range, StreamIo, Totals};
 use pantala_origin::{OriginBody, OriginConfig};
+use pantala_proxy::api::{
+    StreamRequest,
+    client::{self, DaemonStream},
+};
 
-/// Where the bytes come from: this process's own peer.
+/// Where the bytes come from.
 pub(crate) struct Source {
-    node: Node,
     length: Option<u64>,
+    /// This process's own peer; none when a dfdaemon is the peer.
+    node: Option<Node>,
     bytes: Body,
 }
 
 enum Body {
+    Daemon(Box<DaemonStream>),
     Stream(Box<StreamIo>),
     /// A response that is not shared; the bytes before the wanted range are left out.
     Direct {
@@ -26,11 +32,29 @@ enum Body {
 impl Source {
     /// Opens the content, up to and including its metadata.
     pub async fn open(config: &DfgetConfig) -> Result<Self> {
-        if config.daemon == DaemonUse::Only {
-            let what = format!("no dfdaemon answers on {}", config.daemon_addr);
-            return Err(Error::new(Who::Peer, Kind::Unavailable, what)
-                .hint("start dfdaemon, or leave out --daemon only"));
+        let daemon = config.daemon_addr;
+        match config.daemon {
+            DaemonUse::Never => {}
+            DaemonUse::Auto if !client::is_running(daemon).await => {}
+            DaemonUse::Only if !client::is_running(daemon).await => {
+                let what = format!("no dfdaemon answers on {daemon}");
+                return Err(Error::new(Who::Peer, Kind::Unavailable, what)
+                    .hint("start dfdaemon, or leave out --daemon only"));
+            }
+            DaemonUse::Auto | DaemonUse::Only => {
+                let stream = client::stream(daemon, &daemon_request(config)?).await?;
+                let length = stream.length();
+                return Ok(Self {
+                    length,
+                    node: None,
+                    bytes: Body::Daemon(Box::new(stream)),
+                });
+            }
         }
+        Self::own(config).await
+    }
+
+    async fn own(config: &DfgetConfig) -> Result<Self> {
         let node = Node::start(node_config(config)).await?;
         let opened = node.open(request(config)).await?;
         let (length, bytes) = match opened {
@@ -62,8 +86,8 @@ impl Source {
             }
         };
         Ok(Self {
-            node,
             length,
+            node: Some(node),
             bytes,
         })
     }
@@ -73,13 +97,15 @@ impl Source {
         self.length
     }
 
-    pub fn totals(&self) -> Totals {
-        self.node.totals()
+    /// What this process's own peer has moved; `None` when a dfdaemon moves the bytes.
+    pub fn totals(&self) -> Option<Totals> {
+        self.node.as_ref().map(Node::totals)
     }
 
     /// The next bytes, or the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         match &mut self.bytes {
+            Body::Daemon(stream) => stream.next().await,
             Body::Stream(stream) => stream.next().await,
             Body::Direct { body, start, end } => loop {
                 let at = body.position();
@@ -105,8 +131,10 @@ impl Source {
     pub async fn close(self, farewell: Duration) {
         let Self { node, bytes, .. } = self;
         drop(bytes);
-        node.drain(farewell).await;
-        node.stop().await;
+        if let Some(node) = node {
+            node.drain(farewell).await;
+            node.stop().await;
+        }
     }
 }
 
@@ -119,6 +147,30 @@ fn outside(total: Option<u64>) -> Error {
         Kind::RangeNotSatisfiable,
         format!("the range lies outside the content {of}"),
     )
+}
+
+fn daemon_request(config: &DfgetConfig) -> Result<StreamRequest> {
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        let value = value.to_str().map_err(|_| {
+            let what = format!("the header {name} has a value that is no text");
+            Error::new(Who::User, Kind::BadInput, what)
+        })?;
+        Ok((name.to_string(), value.to_owned()))
+    };
+    Ok(StreamRequest {
+        url: config.url.to_string(),
+        headers: config.headers.iter().map(header).collect::<Result<_>>()?,
+        range: request(config).range.map(|range| match range {
+            Range::Bytes(range) => match range.end() {
+                Some(end) => format!("{}-{}", range.start(), end.saturating_sub(1)),
+                None => format!("{}-", range.start()),
+            },
+            Range::Suffix(last) => format!("-{last}"),
+        }),
+        digest: config.digest.map(|digest| digest.to_string()),
+        limit_rate: config.limit_rate,
+        no_origin: config.no_origin,
+    })
 }
 
 fn node_config(config: &DfgetConfig) -> NodeConfig {

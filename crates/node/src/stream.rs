@@ -160,6 +160,20 @@ impl StreamIo {
         self.position
     }
 
+    /// Goes on at another offset: a new window that starts there. What a checksum over the whole
+    /// would have said cannot be said any more.
+    pub fn seek(&mut self, position: u64) {
+        let geometry = self.task.pieces.geometry();
+        self.task.readers.close(&self.reader);
+        let (end, source) = (self.reader.end, self.reader.source.clone());
+        self.reader = self.task.readers.open(geometry.piece_at(position), end, source);
+        self.task.pieces.wake_on_progress(&self.reader.waker);
+        self.position = position;
+        self.current = None;
+        self.checksum = None;
+        self.over = false;
+    }
+
     /// The next bytes; `None` at the end of what was asked for. After an error or the end there is
     /// nothing more.
     ///

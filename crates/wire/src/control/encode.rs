@@ -329,14 +329,7 @@ fn error(error: &Error) -> proto::Error {
         kind: kind.into(),
         status,
         what: error.what().to_owned(),
-        hint: hint(error),
+        hint: error.advice().map(str::to_owned),
         retryable: error.is_retryable(),
     }
-}
-
-/// The hint, which an error only shows as the end of its text.
-fn hint(error: &Error) -> Option<String> {
-    let shown = error.to_string();
-    let (_, rest) = shown.split_at(format!("{}: {}", error.who(), error.what()).len());
-    rest.strip_prefix("; ").map(str::to_owned)
 }
