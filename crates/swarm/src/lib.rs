@@ -23,8 +23,11 @@
 //! 3. The count of copies of a piece is the number of members that said they hold it.
 //! 4. Nothing is kept of a peer that has gone.
 
+mod learn;
 mod leases;
+mod lend;
 mod message;
+mod parents;
 mod resource;
 mod swarm;
 mod task;

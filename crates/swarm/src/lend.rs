@@ -1,0 +1,244 @@
+//! Who may ask the origin for what: granting leases, moving them on.
+
+use std::time::Duration;
+
+use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
+
+use crate::{
+    Config, Output,
+    task::{Member, Out, Task},
+};
+
+/// With how many unsuccessful requests for the same piece a peer may ask the origin itself, though
+/// somebody else has or should bring it.
+const LAST_RESORT: u32 = 4;
+/// How long a peer that gave a lease back gets no new one of its own accord.
+const RETURN_REST: Duration = Duration::from_secs(2);
+
+impl Task {
+    /// The first lease, for who learned the metadata.
+    pub(crate) fn grant_first(
+        &mut self,
+        peer: PeerId,
+        from: PieceIndex,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if self.is_free(from) {
+            self.grant(peer, from, config, now, out);
+        }
+    }
+
+    /// Gives the lease from `piece` on to the member that can use it best, if there is one: the
+    /// furthest one that is not slowed by its own reader.
+    pub(crate) fn pass_on(
+        &mut self,
+        piece: PieceIndex,
+        not: PeerId,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if !self.is_free(piece) {
+            return;
+        }
+        let rested = |member: &Member| member.returned.is_none_or(|at| now.since(at) > RETURN_REST);
+        let next = self
+            .members
+            .iter()
+            .filter(|(id, member)| **id != not && !member.reader_bound && rested(member))
+            .filter(|(_, member)| member.position <= piece && self.geometry.has(member.position))
+            .max_by_key(|(id, member)| (now >= member.demoted_until, member.position, **id))
+            .map(|(&id, _)| id);
+        if let Some(next) = next {
+            self.grant(next, piece, config, now, out);
+        }
+    }
+
+    /// Leases the pieces from `first` up to what somebody holds or has a lease for.
+    pub(crate) fn grant(
+        &mut self,
+        peer: PeerId,
+        first: PieceIndex,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let held = (first.get() as usize..self.copies.len())
+            .find(|&piece| self.copies[piece] > 0)
+            .map(|piece| PieceIndex::new(piece as u32));
+        let leased = self.leases.next_from(first);
+        let end = match (held, leased) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        // Forced: the piece itself is held or leased elsewhere.
+        let end = end.map(|end| end.max(first.next()));
+        self.leases.grant(peer, first, end, now);
+        out.push(Output {
+            to: peer,
+            message: ToPeer::Lease {
+                task: self.id,
+                first,
+                end,
+            },
+        });
+        let root_leased = self
+            .trees
+            .root()
+            .is_some_and(|root| self.leases.any_of(root));
+        if end.is_none() && !root_leased {
+            self.trees.set_root(peer);
+            self.attach_adrift(now);
+            self.tell_parents(config, None, out);
+        }
+    }
+
+    pub(crate) fn pulse(&mut self, peer: PeerId, bytes: u64, now: Time) {
+        self.leases.heard(peer, bytes > 0, now);
+    }
+
+    /// A peer lacks a source for a piece.
+    pub(crate) fn ask(
+        &mut self,
+        peer: PeerId,
+        piece: PieceIndex,
+        late: bool,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if !self.in_bounds(piece) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        member.asked = if member.asked.0 == piece {
+            (piece, member.asked.1 + 1)
+        } else {
+            (piece, 1)
+        };
+        let desperate = late && member.asked.1 >= LAST_RESORT;
+        if self.leases.holds(peer, piece) {
+            return;
+        }
+        if let Some(lease) = self.leases.holder(piece).cloned() {
+            if now.since(lease.alive) > config.lease_timeout
+                || now.since(lease.progressed) > config.stall_timeout
+            {
+                self.move_leases(lease.holder, Some(peer), config, now, out);
+            } else if desperate && now.since(lease.progressed) > config.lease_timeout {
+                self.force(peer, piece, now, out);
+            } else {
+                self.introduce(peer, &[lease.holder], config, out);
+            }
+        } else if self.copies(piece) == 0 {
+            self.grant(peer, piece, config, now, out);
+        } else if desperate {
+            self.force(peer, piece, now, out);
+        } else {
+            let mut holders: Vec<(usize, PeerId)> = self
+                .members
+                .iter()
+                .filter(|(id, member)| **id != peer && member.held.contains(piece))
+                .filter(|(_, member)| now >= member.demoted_until || late)
+                .map(|(&id, _)| (self.trees.load(id), id))
+                .collect();
+            holders.sort_unstable();
+            let holders: Vec<PeerId> = holders.into_iter().take(2).map(|(_, id)| id).collect();
+            self.introduce(peer, &holders, config, out);
+        }
+    }
+
+    /// One piece from the origin, though others have it: they did not deliver.
+    pub(crate) fn force(&mut self, peer: PeerId, piece: PieceIndex, now: Time, out: Out<'_>) {
+        let end = Some(piece.next());
+        self.leases.grant(peer, piece, end, now);
+        out.push(Output {
+            to: peer,
+            message: ToPeer::Lease {
+                task: self.id,
+                first: piece,
+                end,
+            },
+        });
+    }
+
+    pub(crate) fn give_back(
+        &mut self,
+        peer: PeerId,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if !self.leases.give_back(peer, first, end) {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.returned = Some(now);
+        }
+        let wanted = self
+            .members
+            .iter()
+            .any(|(&id, member)| id != peer && member.position <= first);
+        if wanted {
+            self.pass_on(first, peer, config, now, out);
+        }
+        // A root without a lease feeds nobody new: another takes its place with the next lease.
+        self.attach_adrift(now);
+        self.tell_parents(config, None, out);
+    }
+
+    /// Takes the leases of a holder that stalls away, and gives them to `to` or the best other.
+    pub(crate) fn move_leases(
+        &mut self,
+        from: PeerId,
+        to: Option<PeerId>,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if self.members.len() < 2 {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&from) {
+            member.strike(now);
+        }
+        for lease in self.leases.take_all(from) {
+            self.moved += 1;
+            let (first, end) = (lease.first, lease.end);
+            out.push(Output {
+                to: from,
+                message: ToPeer::LeaseEnded {
+                    task: self.id,
+                    first,
+                    end,
+                },
+            });
+            match to {
+                Some(to) if self.is_free(first) => self.grant(to, first, config, now, out),
+                _ => self.pass_on(first, from, config, now, out),
+            }
+        }
+    }
+
+    /// Moves leases on whose holders stall.
+    pub(crate) fn tick(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        let stalled: Vec<PeerId> = self
+            .leases
+            .iter()
+            .filter(|lease| {
+                now.since(lease.alive) > config.lease_timeout
+                    || now.since(lease.progressed) > config.stall_timeout
+            })
+            .map(|lease| lease.holder)
+            .collect();
+        for holder in stalled {
+            self.move_leases(holder, None, config, now, out);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Who pulls from whom: the trees' preferences as the peers are told them.
+
+use pantala_core::{
+    PeerId, Time,
+    control::{Parents, PeerAddr, ToPeer, Trouble},
+};
+
+use crate::{
+    Config, Output,
+    task::{Out, Task},
+};
+
+impl Task {
+    /// Without a root: the one furthest ahead.
+    pub(crate) fn elect_root(&mut self, now: Time) {
+        let leased = self
+            .leases
+            .iter()
+            .find(|lease| lease.end.is_none())
+            .map(|lease| lease.holder);
+        let furthest = self
+            .members
+            .iter()
+            .max_by_key(|(id, member)| {
+                (
+                    now >= member.demoted_until,
+                    member.held.len(),
+                    member.position,
+                    std::cmp::Reverse(**id),
+                )
+            })
+            .map(|(&id, _)| id);
+        if let Some(root) = leased.or(furthest) {
+            self.trees.set_root(root);
+        }
+    }
+
+    pub(crate) fn attach_adrift(&mut self, now: Time) {
+        for (peer, stripe) in self.trees.adrift() {
+            self.attach(peer, stripe, None, now);
+        }
+    }
+
+    pub(crate) fn attach(&mut self, peer: PeerId, stripe: u32, not: Option<PeerId>, now: Time) {
+        let root = self.trees.root();
+        let members = &self.members;
+        let may = |candidate: PeerId, child: PeerId| {
+            if child == peer && Some(candidate) == not {
+                return false;
+            }
+            let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
+                return false;
+            };
+            let position = child.position;
+            let useful = parent.held.contains(position)
+                || parent.position == position
+                || (Some(candidate) == root && parent.position <= position);
+            useful && now >= parent.demoted_until && !parent.reader_bound
+        };
+        self.chosen += 1;
+        self.trees.attach(peer, stripe, may);
+    }
+
+    /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
+    pub(crate) fn tell_parents(&mut self, config: &Config, quiet: Option<PeerId>, out: Out<'_>) {
+        let changed: Vec<PeerId> = self
+            .members
+            .iter()
+            .filter(|(id, member)| {
+                let now = self.trees.parents(**id);
+                !now.iter()
+                    .copied()
+                    .eq(member.told.preferred.iter().map(|p| p.map(|p| p.id)))
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for peer in changed {
+            let parents = self.parents_of(peer, config);
+            let Some(member) = self.members.get_mut(&peer) else {
+                continue;
+            };
+            member.told = parents.clone();
+            if quiet != Some(peer) {
+                out.push(Output {
+                    to: peer,
+                    message: ToPeer::Parents {
+                        task: self.id,
+                        parents,
+                    },
+                });
+            }
+        }
+    }
+
+    /// Preferred parents, and others to fall back on: the parents' parents, then members drawn by
+    /// lot.
+    pub(crate) fn parents_of(&mut self, peer: PeerId, config: &Config) -> Parents {
+        let up = self.trees.parents(peer);
+        let mut others: Vec<PeerId> = Vec::new();
+        let mut add = |id: PeerId| {
+            if id != peer && !up.contains(&Some(id)) && !others.contains(&id) {
+                others.push(id);
+            }
+        };
+        for (stripe, parent) in up.iter().enumerate() {
+            if let Some(above) = parent.and_then(|parent| self.trees.parent(parent, stripe as u32))
+            {
+                add(above);
+            }
+        }
+        let count = self.members.len();
+        if count <= config.others + 1 {
+            self.members.keys().copied().for_each(&mut add);
+        } else {
+            for _ in 0..config.others {
+                self.draws = self
+                    .draws
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                    .wrapping_add(0x1405_7b7e_f767_814f);
+                let mut from = *peer.as_bytes();
+                from[..8].copy_from_slice(&self.draws.to_be_bytes());
+                let from = PeerId::from_bytes(from);
+                // Identifiers are random, so the next one after a random point is a fair draw.
+                let drawn = self
+                    .members
+                    .range(from..)
+                    .next()
+                    .or_else(|| self.members.iter().next());
+                if let Some((&id, _)) = drawn {
+                    add(id);
+                }
+            }
+        }
+        others.truncate(config.others);
+        let addr = |id: PeerId| self.members.get(&id).map(|member| member.addr);
+        Parents {
+            preferred: up.iter().map(|parent| parent.and_then(addr)).collect(),
+            others: others.into_iter().filter_map(addr).collect(),
+        }
+    }
+
+    /// Tells a peer of others who have what it needs.
+    pub(crate) fn introduce(&mut self, peer: PeerId, to: &[PeerId], config: &Config, out: Out<'_>) {
+        let addrs: Vec<PeerAddr> = to
+            .iter()
+            .filter_map(|id| self.members.get(id))
+            .map(|member| member.addr)
+            .collect();
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let mut others = addrs;
+        others.retain(|addr| addr.id != peer);
+        for &old in &member.told.others {
+            if !others.contains(&old) && others.len() < config.others.max(2) {
+                others.push(old);
+            }
+        }
+        if others != member.told.others {
+            member.told.others = others;
+            let parents = member.told.clone();
+            out.push(Output {
+                to: peer,
+                message: ToPeer::Parents {
+                    task: self.id,
+                    parents,
+                },
+            });
+        }
+    }
+
+    /// A child complains. A parent is only to blame when somebody else could do better: if nobody
+    /// has the piece that the child waits for, what is slow lies above them all.
+    pub(crate) fn trouble(
+        &mut self,
+        peer: PeerId,
+        parent: PeerId,
+        trouble: Trouble,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(child) = self.members.get(&peer) else {
+            return;
+        };
+        let position = child.position;
+        if trouble == Trouble::Slow && self.copies(position) == 0 {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&parent) {
+            member.strike(now);
+        }
+        for stripe in 0..self.trees.stripes() {
+            if self.trees.parent(peer, stripe) == Some(parent) {
+                self.attach(peer, stripe, Some(parent), now);
+            }
+        }
+        self.tell_parents(config, None, out);
+    }
+}
