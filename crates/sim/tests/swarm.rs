@@ -173,6 +173,22 @@ fn a_slow_peer_at_the_end_slows_nobody() {
 }
 
 #[test]
+fn a_slow_reader_in_the_middle_slows_nobody() {
+    let mut scenario = eight();
+    let slow = Class {
+        reader_rate: Some(20e6),
+        ..Class::new(1, RATE)
+    };
+    scenario.classes = vec![Class::new(2, RATE), slow, Class::new(5, RATE)];
+    let floor = scenario.floor(RATE);
+    let (report, _) = complete(scenario);
+    let others = (0..8).filter(|&at| at != 2).map(|at| &report.peers[at]);
+    let worst = others.filter_map(|peer| peer.last_byte).fold(0.0, f64::max) / floor;
+    assert!(worst <= 1.2, "{worst:.3} {report}");
+    assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+}
+
+#[test]
 fn who_wants_a_part_gives_the_rest_of_its_lease_away() {
     let mut scenario = eight();
     scenario.classes = vec![

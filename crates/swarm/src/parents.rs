@@ -61,6 +61,14 @@ impl Task {
         self.trees.attach(peer, stripe, may);
     }
 
+    /// Gives the children of a peer that has become slow other parents.
+    pub(crate) fn move_children(&mut self, peer: PeerId, config: &Config, now: Time, out: Out<'_>) {
+        for (child, stripe) in self.trees.children(peer) {
+            self.attach(child, stripe, Some(peer), now);
+        }
+        self.tell_parents(config, None, out);
+    }
+
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
     pub(crate) fn tell_parents(&mut self, config: &Config, quiet: Option<PeerId>, out: Out<'_>) {
         let changed: Vec<PeerId> = self

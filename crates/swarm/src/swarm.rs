@@ -160,8 +160,10 @@ impl Swarm {
                     self.send(peer, ToPeer::Unknown { task });
                     return;
                 }
-                self.in_task(task, |task, _, now, _| {
-                    task.have(peer, &gained, &lost, position, reader_bound, now);
+                self.in_task(task, |task, config, now, out| {
+                    if task.have(peer, &gained, &lost, position, reader_bound, now) {
+                        task.move_children(peer, config, now, out);
+                    }
                 });
             }
             FromPeer::Sealed {

@@ -179,7 +179,8 @@ impl Task {
         };
     }
 
-    /// A peer says what changed in its memory.
+    /// A peer says what changed in its memory. Says whether its reader has become the slow one,
+    /// so that its children are better off elsewhere.
     pub(crate) fn have(
         &mut self,
         peer: PeerId,
@@ -188,7 +189,7 @@ impl Task {
         position: PieceIndex,
         reader_bound: bool,
         now: Time,
-    ) {
+    ) -> bool {
         self.leases.heard(peer, false, now);
         for (runs, more) in [(gained, true), (lost, false)] {
             let bound = self.bound();
@@ -199,7 +200,7 @@ impl Task {
             {
                 let piece = PieceIndex::new(piece);
                 let Some(member) = self.members.get_mut(&peer) else {
-                    return;
+                    return false;
                 };
                 let changed = if more {
                     member.held.insert(piece)
@@ -213,8 +214,10 @@ impl Task {
         }
         if let Some(member) = self.members.get_mut(&peer) {
             member.position = member.position.max(position);
-            member.reader_bound = reader_bound;
+            let before = std::mem::replace(&mut member.reader_bound, reader_bound);
+            return reader_bound && !before;
         }
+        false
     }
 
     /// The piece after the last there can be: what a peer claims must not make us allocate.

@@ -135,6 +135,17 @@ impl Trees {
             .unwrap_or_default()
     }
 
+    /// Whom it feeds, and in which stripe.
+    pub fn children(&self, peer: PeerId) -> Vec<(PeerId, u32)> {
+        let Some(node) = self.nodes.get(&peer) else {
+            return Vec::new();
+        };
+        let stripes = node.down.iter().zip(0..);
+        stripes
+            .flat_map(|(children, stripe)| children.iter().map(move |&child| (child, stripe)))
+            .collect()
+    }
+
     /// How many children it feeds, over all stripes.
     pub fn load(&self, peer: PeerId) -> usize {
         self.nodes
