@@ -95,6 +95,7 @@ pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun
             Opened::Direct(response) => return Ok(Begun::Direct(response)),
         };
     }
+    content.end = content.end.or(content.meta.length);
     let endless = content.end.is_none() && !content.meta.private;
     let first = first(&mut content.stream, endless).await?;
     Ok(Begun::Content(Box::new(content), first))

@@ -1,12 +1,15 @@
 //! What operators see: the node's figures, requests, connections, the process.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use http::StatusCode;
 use pantala_node::Node;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, text::encode},
+    encoding::{
+        DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+        text::encode,
+    },
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
@@ -17,13 +20,30 @@ use prometheus_client::{
 };
 
 /// Where a request went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Route {
+    /// To where its URL says.
     Proxy,
+    /// To the mirrored registry.
     Mirror,
+    /// Through a tunnel.
     Tunnel,
+    /// To the local API.
     Api,
+    /// To a page for operators.
     Own,
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Route::Proxy => "proxy",
+            Route::Mirror => "mirror",
+            Route::Tunnel => "tunnel",
+            Route::Api => "api",
+            Route::Own => "own",
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -43,6 +43,8 @@ pub struct ProxyConfig {
     pub connect_timeout: Duration,
     /// Connections at once; more wait to be accepted.
     pub connections: usize,
+    /// The ports that tunnels may lead to: a tunnel to any port is a hole in somebody's firewall.
+    pub tunnel_ports: Vec<u16>,
 }
 
 impl ProxyConfig {
@@ -53,6 +55,7 @@ impl ProxyConfig {
             mirror: None,
             connect_timeout: Duration::from_secs(5),
             connections: 4096,
+            tunnel_ports: vec![443],
         }
     }
 }
@@ -73,6 +76,7 @@ pub(crate) struct Context {
     pub via: Via,
     pub metrics: Metrics,
     pub connect_timeout: Duration,
+    pub tunnel_ports: Vec<u16>,
     pub kill: CancellationToken,
     pub tracker: TaskTracker,
 }
@@ -105,6 +109,7 @@ impl Proxy {
             node,
             mirror: config.mirror,
             connect_timeout: config.connect_timeout,
+            tunnel_ports: config.tunnel_ports,
             kill: kill.clone(),
             tracker: tracker.clone(),
         });

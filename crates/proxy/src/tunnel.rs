@@ -11,9 +11,6 @@ use crate::{
     server::{Client, Context},
 };
 
-/// The only port tunnels lead to: a tunnel to any port is a hole in somebody's firewall.
-const PORT: u16 = 443;
-
 /// Connects to where the request says and joins the two connections.
 pub(crate) async fn open(context: &Context, client: &Client, request: Request<Incoming>) -> Reply {
     let Some((host, port)) = request
@@ -24,8 +21,10 @@ pub(crate) async fn open(context: &Context, client: &Client, request: Request<In
         let line = "CONNECT needs a host and a port, like origin.example:443";
         return reply::text(StatusCode::BAD_REQUEST, line);
     };
-    if port != PORT {
-        let line = format!("tunnels lead to port {PORT} only, not to {host}:{port}");
+    if !context.tunnel_ports.contains(&port) {
+        let ports: Vec<String> = context.tunnel_ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        let line = format!("tunnels lead to port {ports} only, not to {host}:{port}");
         return reply::text(StatusCode::FORBIDDEN, &line);
     }
     // An IPv6 address stands in brackets in a URI only.

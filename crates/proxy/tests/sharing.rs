@@ -1,0 +1,84 @@
+//! What is shared, and what is for one client alone.
+
+mod support;
+
+use std::sync::Arc;
+
+use support::{Daemon, Origin, Reply, content, get};
+use tokio::sync::Semaphore;
+
+#[tokio::test]
+async fn clients_at_once_cost_the_origin_one_request() {
+    let file = content(4_000_000);
+    let gate = Arc::new(Semaphore::new(0));
+    let origin = Origin::new({
+        let (file, gate) = (file.clone(), gate.clone());
+        move |seen| Reply::file(seen, &file).wait_after(1_200_000, &gate)
+    })
+    .await;
+    let daemon = Daemon::start().await;
+    let url = origin.url("/f");
+    let clients = (0..8).map(|_| get(daemon.addr, url.as_str(), ""));
+    let all = futures_util::future::join_all(clients);
+    let open = async {
+        // All of them are served before the origin goes on.
+        while daemon.node.totals().reader_sent < 8_000_000 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(1);
+    };
+    let (answers, ()) = tokio::join!(all, open);
+    for answer in answers {
+        assert!(answer.complete && answer.body == file);
+    }
+    assert_eq!(origin.seen().len(), 1);
+    assert_eq!(daemon.node.totals().origin_received, 4_000_000);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_not_asked_for_again() {
+    let file = content(2_000_000);
+    let origin = Origin::of_file(&file).await;
+    let daemon = Daemon::start().await;
+    let url = origin.url("/f");
+    for range in ["", "Range: bytes=1000000-1000009", "Range: bytes=-1"] {
+        let answer = get(daemon.addr, url.as_str(), range).await;
+        assert!(answer.complete, "{range}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_for_one_client_is_not_handed_to_another() {
+    for (name, value) in [
+        ("Set-Cookie", "id=1"),
+        ("Cache-Control", "no-store"),
+        ("Cache-Control", "private"),
+        ("Vary", "Cookie"),
+    ] {
+        let origin = Origin::new(move |seen| {
+            let who = seen.header("x-who").unwrap_or("nobody").to_owned();
+            Reply::new("200 OK", who)
+                .header(name, value)
+                .header("X-Other", "kept")
+        })
+        .await;
+        let daemon = Daemon::start().await;
+        for who in ["a", "b"] {
+            let url = origin.url("/f");
+            let answer = get(daemon.addr, url.as_str(), &format!("X-Who: {who}")).await;
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, who),
+                "{name}"
+            );
+            assert_eq!(answer.header(name), Some(value));
+            assert_eq!(answer.header("x-other"), Some("kept"));
+            assert_eq!(answer.header("content-length"), Some("1"));
+        }
+        assert_eq!(origin.seen().len(), 2, "{name}");
+        daemon.stop().await;
+    }
+}
