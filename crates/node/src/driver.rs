@@ -22,7 +22,7 @@ use crate::{
     announce::Announcer,
     clock::Clock,
     error,
-    links::{LinkHandle, Links, Want},
+    links::{LinkHandle, Links, NotTaken, Want},
     metrics::Metrics,
     node::ControlPort,
     readers::{OriginSource, Reader},
@@ -58,6 +58,10 @@ pub(crate) struct Driver {
     /// supernode says what it really has.
     assumed: Option<Assumed>,
     last_origin_error: Option<Error>,
+    /// A piece that has no source though the origin may not be asked, and since when.
+    sourceless: Option<(PieceIndex, Instant)>,
+    /// Requests that were refused because their parent has too much to do.
+    busy: Vec<(AttemptId, Option<PieceWriter>)>,
     counter: u64,
     pulse_at: Instant,
     pulse_bytes: u64,
@@ -130,6 +134,8 @@ const REDIAL_MAX: Duration = Duration::from_secs(30);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// How long a task without readers and pieces is kept, in case somebody comes back.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a reader who may not ask the origin waits for a peer that has the next piece.
+const NOBODY: Duration = Duration::from_secs(5);
 /// What a peer may claim of content whose length is unknown: 16 TiB of the smallest pieces.
 const PIECES_MAX: u32 = 1 << 24;
 
@@ -163,6 +169,8 @@ impl Driver {
             learned: None,
             assumed: None,
             last_origin_error: None,
+            sourceless: None,
+            busy: Vec::new(),
             counter: 0,
             pulse_at: Instant::now() + PULSE,
             pulse_bytes: 0,
@@ -212,6 +220,7 @@ impl Driver {
     }
 
     fn feed(&mut self, event: Event) {
+        tracing::trace!(task = ?self.handle.id, ?event, "happened");
         self.picker.handle(self.ports.clock.now(), event);
     }
 
@@ -366,7 +375,11 @@ impl Driver {
                 attempt,
                 failure,
                 writer,
-            } => self.fetch_failed(attempt, failure, writer),
+            } => match failure {
+                // Told at the next tick: it may be the only parent, and would be asked at once.
+                Failure::Busy => self.busy.push((attempt, writer)),
+                _ => self.fetch_failed(attempt, failure, writer),
+            },
             Command::RunAt { run, piece } => {
                 if let Some(found) = self.runs.get_mut(&run) {
                     found.at = Some(piece);
@@ -593,7 +606,12 @@ impl Driver {
     fn tick(&mut self) {
         let now = Instant::now();
         self.progress();
+        for (attempt, writer) in std::mem::take(&mut self.busy) {
+            self.fetch_failed(attempt, Failure::Busy, writer);
+        }
         self.redial(now);
+        // What an upload held when somebody asked for room may be free by now.
+        self.ports.store.budget().serve_line();
         if self
             .assumed
             .as_ref()
@@ -741,6 +759,9 @@ impl Driver {
         };
         tracing::debug!(task = ?self.handle.id, parent = ?peer, %error, "lost a parent");
         let was_up = linked.link.take().is_some();
+        if !was_up && linked.retry_at.is_some() {
+            return;
+        }
         let old = linked.id;
         linked.failures += 1;
         let pause = (REDIAL * (1 << linked.failures.min(6))).min(REDIAL_MAX);
@@ -879,6 +900,7 @@ impl Driver {
     }
 
     fn seal(&mut self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
+        self.sourceless = self.sourceless.filter(|&(of, _)| of != piece);
         self.partial.remove(&piece);
         self.attempts.retain(|_, attempt| {
             if attempt.piece == piece
@@ -975,6 +997,9 @@ impl Driver {
             }
             Action::AskLease { piece, late } => {
                 let allowed = self.source().is_some_and(|source| source.allowed);
+                if !allowed && !late {
+                    self.without_source(piece);
+                }
                 if allowed || late {
                     self.say(FromPeer::AskLease {
                         task: self.handle.id,
@@ -1009,6 +1034,20 @@ impl Driver {
                     .unwrap_or_else(error::nobody_has_it);
                 self.handle.readers.fail(&error);
             }
+        }
+    }
+
+    /// Nobody has the piece or will, and the origin may not be asked: readers wait for a peer that
+    /// may come, but not for ever.
+    fn without_source(&mut self, piece: PieceIndex) {
+        let now = Instant::now();
+        match self.sourceless {
+            Some((of, since)) if of == piece => {
+                if now.duration_since(since) >= NOBODY {
+                    self.handle.readers.fail(&error::nobody_has_it());
+                }
+            }
+            _ => self.sourceless = Some((piece, now)),
         }
     }
 
@@ -1087,8 +1126,15 @@ impl Driver {
             state.buffer = Some(buffer);
             state.waiting_for_room = None;
         }
-        if let Err(want) = link.want(want) {
-            self.fetch_failed(attempt, Failure::Busy, Some(want.writer));
+        match link.want(want) {
+            Ok(()) => {}
+            Err(NotTaken { want, ended: true }) => {
+                self.fetch_failed(attempt, Failure::Gone, Some(want.writer));
+                // Its last words are still on their way here; until they come nobody is to be
+                // asked there again.
+                self.link_down(link.peer, &error::link_ended());
+            }
+            Err(NotTaken { want, ended: false }) => self.busy.push((attempt, Some(want.writer))),
         }
     }
 

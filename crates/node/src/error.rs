@@ -24,3 +24,8 @@ pub(crate) fn poisoned() -> Error {
     )
     .hint("check the digest; the origin may serve something else under this name")
 }
+
+/// A connection to a parent was found closed.
+pub(crate) fn link_ended() -> Error {
+    Error::new(Who::Peer, Kind::Unreachable, "the connection has ended")
+}

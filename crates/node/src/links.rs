@@ -49,6 +49,13 @@ pub(crate) struct Want {
     pub commands: mpsc::Sender<Command>,
 }
 
+/// A request that a link did not take.
+pub(crate) struct NotTaken {
+    pub want: Box<Want>,
+    /// The link is no more; otherwise it has too much to do.
+    pub ended: bool,
+}
+
 enum Order {
     Follow {
         task: TaskId,
@@ -378,14 +385,19 @@ async fn fail(want: Want, failure: Failure) {
 }
 
 impl LinkHandle {
-    /// Asks for a piece; gives the request back when the link takes no more.
-    pub fn want(&self, want: Want) -> Result<(), Want> {
-        match self.orders.try_send(Order::Want(want)) {
-            Ok(()) => Ok(()),
-            Err(error) => match error.into_inner() {
-                Order::Want(want) => Err(want),
-                _ => unreachable!("the order that was sent comes back"),
-            },
+    /// Asks for a piece; gives the request back when the link has ended or takes no more.
+    pub fn want(&self, want: Want) -> Result<(), NotTaken> {
+        let (order, ended) = match self.orders.try_send(Order::Want(want)) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Closed(order)) => (order, true),
+            Err(mpsc::error::TrySendError::Full(order)) => (order, false),
+        };
+        match order {
+            Order::Want(want) => Err(NotTaken {
+                want: Box::new(want),
+                ended,
+            }),
+            _ => unreachable!("the order that was sent comes back"),
         }
     }
 

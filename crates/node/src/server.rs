@@ -102,6 +102,7 @@ impl PeerServer {
             followed: HashMap::new(),
             unknown: HashSet::new(),
             requests: Vec::new(),
+            unsaid: Vec::new(),
             slot: None,
         };
         tracing::trace!(%from, "a child came");
@@ -142,6 +143,8 @@ struct Child<'a> {
     /// Tasks that were asked about but are not known here yet.
     unknown: HashSet<TaskId>,
     requests: Vec<Request>,
+    /// Requests whose last word is in `out`: who waits until all are served waits for that too.
+    unsaid: Vec<Request>,
     slot: Option<Slotted>,
 }
 
@@ -191,13 +194,15 @@ impl Child<'_> {
             match self.next() {
                 Next::Send { at, block } => self.send(at, block).await?,
                 Next::Finish { at, size } => {
-                    let request = self.requests.swap_remove(at).number;
+                    let request = self.requests.swap_remove(at);
+                    let number = request.number;
                     ToChild::Done {
-                        request,
+                        request: number,
                         size: size as u32,
                     }
                     .encode(&mut self.out);
-                    self.leave_slot(request);
+                    self.unsaid.push(request);
+                    self.leave_slot(number);
                 }
                 Next::Refuse { at } => {
                     let request = self.requests.swap_remove(at).number;
@@ -438,6 +443,8 @@ impl Child<'_> {
         written
             .map_err(|_| stuck())?
             .map_err(|error| broke(&error))?;
+        self.unsaid.clear();
+        drop(frame);
         self.server.metrics.peer_sent(len as u64);
         if started.elapsed() > OWN_PACE
             && let Some(slot) = &mut self.slot
@@ -459,6 +466,7 @@ impl Child<'_> {
         written
             .map_err(|_| stuck())?
             .map_err(|error| broke(&error))?;
+        self.unsaid.clear();
         out.clear();
         self.out = out;
         Ok(())

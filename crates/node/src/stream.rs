@@ -166,7 +166,10 @@ impl StreamIo {
         let geometry = self.task.pieces.geometry();
         self.task.readers.close(&self.reader);
         let (end, source) = (self.reader.end, self.reader.source.clone());
-        self.reader = self.task.readers.open(geometry.piece_at(position), end, source);
+        self.reader = self
+            .task
+            .readers
+            .open(geometry.piece_at(position), end, source);
         self.task.pieces.wake_on_progress(&self.reader.waker);
         self.position = position;
         self.current = None;

@@ -112,6 +112,10 @@ impl Shelf {
 
     pub(crate) fn touched(&self, task: TaskId, piece: PieceIndex) {
         self.lru.lock().touch(task, piece);
+        // An upload has just let go of a piece that could not be evicted before.
+        if self.budget.waiting() > 0 {
+            self.budget.serve_line();
+        }
     }
 
     pub(crate) fn gone(&self, task: TaskId, piece: PieceIndex) {
