@@ -96,6 +96,8 @@ struct Attempt {
     buffer: Option<Arc<PieceBuffer>>,
     waiting_for_room: Option<AbortHandle>,
     reported: u64,
+    /// All its bytes are here.
+    fetched: bool,
 }
 
 struct Linked {
@@ -467,7 +469,9 @@ impl Driver {
     }
 
     fn known(&mut self, known: Known) {
-        self.registered = true;
+        if !std::mem::replace(&mut self.registered, true) {
+            self.catch_up();
+        }
         if let Some(length) = known.meta.length {
             self.ended(length);
         }
@@ -477,6 +481,29 @@ impl Driver {
         }
         self.vouch(known.digests);
         self.set_parents(known.parents);
+    }
+
+    /// Says what came from the origin before the supernode knew the task.
+    fn catch_up(&mut self) {
+        let task = self.handle.id;
+        for (&piece, &digest) in &self.digests {
+            self.say(FromPeer::Sealed {
+                task,
+                piece,
+                digest,
+            });
+        }
+        let (held, _, _) = self.handle.pieces.follow();
+        if !held.is_empty() {
+            self.say(FromPeer::Have {
+                task,
+                gained: held.runs(),
+                lost: Vec::new(),
+                position: self.announcer.position(),
+                reader_bound: false,
+            });
+        }
+        self.announcer.forget();
     }
 
     /// Tells a supernode that does not know us what we have.
@@ -855,9 +882,11 @@ impl Driver {
     }
 
     fn fetched(&mut self, attempt: AttemptId, buffer: Arc<PieceBuffer>) {
-        let Some(piece) = self.attempts.get(&attempt).map(|attempt| attempt.piece) else {
+        let Some(state) = self.attempts.get_mut(&attempt) else {
             return;
         };
+        state.fetched = true;
+        let piece = state.piece;
         self.feed(Event::Fetched {
             attempt,
             bytes: buffer.len() as u64,
@@ -908,7 +937,9 @@ impl Driver {
             {
                 waiting.abort();
             }
-            attempt.piece != piece || attempt.buffer.is_some()
+            // Who is late is told so by the brain. Who is done must not hold on to the buffer: a
+            // piece that somebody uses cannot be evicted.
+            attempt.piece != piece || (attempt.buffer.is_some() && !attempt.fetched)
         });
         self.handle.pieces.seal(piece, buffer);
         self.feed(Event::Sealed { piece });
@@ -1067,6 +1098,7 @@ impl Driver {
             buffer: None,
             waiting_for_room: None,
             reported: 0,
+            fetched: false,
         };
         self.attempts.insert(attempt, state);
         if !hedge && let Some(writer) = self.partial.remove(&piece) {
