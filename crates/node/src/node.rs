@@ -91,6 +91,7 @@ pub enum Range {
 }
 
 /// What a reader gets.
+#[expect(clippy::large_enum_variant, reason = "one a reader, moved once")]
 pub enum Opened {
     /// Shared content.
     Content(Content),

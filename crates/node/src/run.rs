@@ -23,6 +23,10 @@ pub(crate) struct OriginRun {
 }
 
 /// Where a run's bytes come from.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a transfer from the origin, moved once"
+)]
 pub(crate) enum RunSource {
     /// A transfer that is open already: the one that brought the metadata.
     Open(OriginBody),
