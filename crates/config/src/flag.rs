@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 
+use pantala_core::Kind;
+
 /// Under which heading `--help` and the reference page show a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
@@ -63,6 +65,7 @@ pub(crate) enum Reach {
 pub(crate) struct Bad {
     pub(crate) what: String,
     pub(crate) allowed: String,
+    pub(crate) kind: Kind,
 }
 
 impl Bad {
@@ -70,6 +73,15 @@ impl Bad {
         Self {
             what: what.into(),
             allowed: allowed.into(),
+            kind: Kind::BadInput,
+        }
+    }
+
+    /// A budget that nothing can be done with: scripts may want to tell it from a typing error.
+    pub(crate) fn too_little_memory(what: &str, allowed: String) -> Self {
+        Self {
+            kind: Kind::NoMemory,
+            ..Self::new(what, allowed)
         }
     }
 }

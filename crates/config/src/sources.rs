@@ -276,7 +276,9 @@ fn refuse(spec: &Spec, source: Option<&Source>, raw: &OsStr, bad: Bad) -> Error 
         Some(Source::Environment) => format!("{place}={shown}"),
         Some(Source::File { .. }) => format!("{place} = {shown}"),
     };
-    bad_input(format!("{named}: {}", bad.what), bad.allowed)
+    Error::new(Who::User, bad.kind, format!("{named}: {}", bad.what))
+        .hint(bad.allowed)
+        .retryable(false)
 }
 
 pub(crate) fn bad_input(what: impl Into<String>, hint: impl Into<String>) -> Error {

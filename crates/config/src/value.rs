@@ -34,7 +34,7 @@ pub(crate) fn size(text: &str) -> Result<u64, Bad> {
 
 pub(crate) fn memory(text: &str) -> Result<u64, Bad> {
     match size(text)? {
-        bytes if bytes < MIN_MEMORY => Err(Bad::new(
+        bytes if bytes < MIN_MEMORY => Err(Bad::too_little_memory(
             "below one window",
             format!("give at least {}", format_size(MIN_MEMORY)),
         )),

@@ -30,7 +30,11 @@ const NAME: &str = "dfdaemon";
 fn main() -> ExitCode {
     let config = match DfdaemonConfig::from_env_args() {
         Ok(config) => config,
-        Err(exit) => return exit.report(NAME),
+        Err(exit @ Exit::Text(_)) => return exit.report(NAME),
+        Err(exit @ Exit::Error(_)) => {
+            exit.report(NAME);
+            return ExitCode::from(2);
+        }
     };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.log))

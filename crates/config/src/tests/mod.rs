@@ -43,12 +43,16 @@ fn dfdaemon(args: &[&str]) -> Result<DfdaemonConfig, Exit> {
     dfdaemon_with(args, &[], "")
 }
 
-/// The message of a refusal, which is always the user's and always code 2.
+/// The message of a refusal, which is always the user's and code 2, or 14 for too little memory.
 fn refusal<T>(result: Result<T, Exit>) -> String {
     match result {
         Err(Exit::Error(error)) => {
-            assert_eq!((error.who(), error.kind()), (Who::User, Kind::BadInput));
-            assert_eq!(exit_code(&error), 2);
+            assert_eq!(error.who(), Who::User);
+            let code = match error.kind() {
+                Kind::NoMemory => 14,
+                _ => 2,
+            };
+            assert_eq!(exit_code(&error), code);
             assert!(!error.to_string().contains('\n'), "{error}");
             error.to_string()
         }
