@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Finished, Process, Supernode, program};
+use crate::{Dfdaemon, Finished, Process, Supernode, program};
 
 /// A `dfget` to be started. It does not look for a dfdaemon and serves peers on loopback.
 pub struct Dfget {
@@ -19,6 +19,14 @@ impl Dfget {
         command
             .arg(url)
             .args(["--daemon", "never", "--peer-listen", "127.0.0.1:0"]);
+        Self { command }
+    }
+
+    /// Downloads `url` through a running dfdaemon.
+    pub fn through(daemon: &Dfdaemon, url: impl AsRef<OsStr>) -> Self {
+        let mut command = program("dfget");
+        command.arg(url).args(["--daemon", "only"]);
+        command.args(["--daemon-addr", &daemon.addr().to_string()]);
         Self { command }
     }
 

@@ -6,23 +6,31 @@
 //! for it, and says on a failed test's output what it wrote to standard error.
 
 mod content;
+mod dfdaemon;
 mod dfget;
+mod image;
 mod needs;
 mod nginx;
 mod origin;
+mod peers;
 mod ports;
 mod process;
 mod programs;
+mod registry;
 mod wait;
 
 pub use content::{Content, sha256_of_file};
+pub use dfdaemon::Dfdaemon;
 pub use dfget::{Dfget, part_files};
+pub use image::Image;
 pub use needs::{Need, missing};
 pub use nginx::{Nginx, Served};
 pub use origin::{Asked, Length, Origin, Script};
+pub use peers::Peers;
 pub use ports::free_port;
 pub use process::{DiskIo, Finished, Process, Signal};
 pub use programs::{Supernode, http_get, program};
+pub use registry::{BlobRead, Registry};
 pub use wait::{DEADLINE, until};
 
 /// One mebibyte.

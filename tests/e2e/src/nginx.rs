@@ -11,7 +11,7 @@ use crate::{Content, Process, free_port, http_get, needs::find, until};
 
 /// nginx as an origin, with its own directory and configuration.
 ///
-/// Below `/` are the files. The same below `/slow/`, at 8 MiB/s a connection; below `/moved/`, by
+/// Below `/` are the files. The same below `/slow/`, at 16 MiB/s a connection; below `/moved/`, by
 /// a redirect; below `/status/N`, only the status N.
 pub struct Nginx {
     // Ends before its directory goes.
@@ -158,7 +158,7 @@ http {{
     server {{
         listen {addr};
         root {directory}/www;
-        location /slow/ {{ alias {directory}/www/; limit_rate 8m; }}
+        location /slow/ {{ alias {directory}/www/; limit_rate 16m; }}
         location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
         location = /connections {{ stub_status; access_log off; }}
         {statuses}

@@ -4,6 +4,7 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
 
@@ -22,7 +23,10 @@ pub struct Process {
 
 enum Stdout {
     Ours(Option<ChildStdout>),
-    Gathered(Option<JoinHandle<io::Result<Vec<u8>>>>),
+    Gathered {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        thread: Option<JoinHandle<io::Result<()>>>,
+    },
 }
 
 /// How a process ended.
@@ -69,12 +73,22 @@ impl Process {
     /// When it cannot be started.
     pub fn start(name: &str, command: Command) -> Self {
         let mut process = Self::start_piped(name, command);
-        let pipe = process.take_stdout();
-        process.stdout = Stdout::Gathered(Some(std::thread::spawn(move || {
-            let mut pipe = pipe;
-            let mut bytes = Vec::new();
-            pipe.read_to_end(&mut bytes).map(|_| bytes)
-        })));
+        let mut pipe = process.take_stdout();
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let gathered = bytes.clone();
+        let thread = std::thread::spawn(move || {
+            let mut block = vec![0; 64 << 10];
+            loop {
+                match pipe.read(&mut block)? {
+                    0 => return Ok(()),
+                    len => lock(&gathered).extend_from_slice(&block[..len]),
+                }
+            }
+        });
+        process.stdout = Stdout::Gathered {
+            bytes,
+            thread: Some(thread),
+        };
         process
     }
 
@@ -117,13 +131,21 @@ impl Process {
     pub fn take_stdout(&mut self) -> ChildStdout {
         match &mut self.stdout {
             Stdout::Ours(pipe) => pipe.take().expect("standard output was taken before"),
-            Stdout::Gathered(_) => panic!("standard output is gathered"),
+            Stdout::Gathered { .. } => panic!("standard output is gathered"),
         }
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it wrote to standard output so far, where that is gathered.
+    pub fn output(&self) -> Vec<u8> {
+        match &self.stdout {
+            Stdout::Gathered { bytes, .. } => lock(bytes).clone(),
+            Stdout::Ours(_) => Vec::new(),
+        }
     }
 
     /// What it wrote to standard error so far.
@@ -193,15 +215,13 @@ impl Process {
         });
         let disk = self.disk();
         let status = self.child.wait().expect("the status of an own child");
-        let stdout = match &mut self.stdout {
-            Stdout::Gathered(thread) => thread
-                .take()
-                .map(|thread| thread.join().expect("the thread that gathers output"))
-                .transpose()
-                .expect("the whole output")
-                .unwrap_or_default(),
-            Stdout::Ours(_) => Vec::new(),
-        };
+        if let Stdout::Gathered { thread, .. } = &mut self.stdout
+            && let Some(thread) = thread.take()
+        {
+            let gathered = thread.join().expect("the thread that gathers output");
+            gathered.expect("the whole output");
+        }
+        let stdout = self.output();
         let signalled = status.signal().map(|signal| 128 + signal);
         Finished {
             code: status.code().or(signalled).unwrap_or(-1),
@@ -210,6 +230,10 @@ impl Process {
             disk,
         }
     }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The number after a name in a file of `/proc`.
@@ -223,8 +247,9 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
+            let said = self.stderr();
             eprintln!("---- stderr of {} ({})", self.name, self.id());
-            eprintln!("{}", self.stderr().trim_end());
+            eprint!("{said}");
         }
     }
 }

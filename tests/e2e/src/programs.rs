@@ -32,6 +32,10 @@ pub fn program(name: &str) -> Command {
             command.env_remove(&variable);
         }
     }
+    // To look into a failure: a failed test shows what its programs logged.
+    if let Some(filter) = env::var_os("E2E_LOG") {
+        command.env("PANTALA_LOG", filter);
+    }
     command
 }
 
@@ -53,7 +57,7 @@ impl Supernode {
     /// When it does not serve by the deadline.
     pub fn start_on(listen: &str) -> Self {
         let mut command = program("supernode");
-        command.args(["--listen", listen, "--log", "info"]);
+        command.args(["--listen", listen]);
         let process = Process::start("supernode", command);
         let addr = listening(&process, "supernode: listening on ");
         Self { process, addr }
@@ -62,6 +66,16 @@ impl Supernode {
     /// Where peers find it.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Waits until so many peers are members of tasks.
+    pub fn wait_for_members(&self, count: usize) {
+        until(&format!("{count} members"), || {
+            let (_, figures) = http_get(self.addr, "/metrics")?;
+            let name = "pantala_supernode_members ";
+            let line = figures.lines().find_map(|line| line.strip_prefix(name))?;
+            (line.parse() == Ok(count)).then_some(())
+        });
     }
 
     /// The process, to send it signals.

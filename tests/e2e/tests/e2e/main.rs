@@ -1,4 +1,9 @@
 //! The programs end to end, against real parts.
 
 mod alone;
+mod bad_input;
+mod containers;
+mod daemon;
+mod faults;
 mod output;
+mod swarm;

@@ -1,0 +1,77 @@
+use std::{net::SocketAddr, process::Command};
+
+use crate::{Process, Supernode, http_get, needs::find, program, programs::listening, until};
+
+/// A running dfdaemon: one host of a swarm.
+pub struct Dfdaemon {
+    process: Process,
+    addr: SocketAddr,
+}
+
+impl Dfdaemon {
+    /// Starts one on ports of its own choice, and waits until it serves.
+    pub fn start(supernode: &Supernode, flags: &[&str]) -> Self {
+        let supernode = supernode.addr().to_string();
+        Self::start_with(&[&["--supernode", &supernode], flags].concat())
+    }
+
+    /// Starts one with its supernode inside.
+    pub fn start_alone(flags: &[&str]) -> Self {
+        Self::start_with(&[&["--supernode-listen", "127.0.0.1:0"], flags].concat())
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
+        let mut command = program("dfdaemon");
+        command
+            .args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"])
+            .args(flags);
+        let process = Process::start("dfdaemon", command);
+        let addr = listening(&process, "dfdaemon: listening on ");
+        until("dfdaemon", || {
+            (http_get(addr, "/healthz")?.0 == 200).then_some(())
+        });
+        Self { process, addr }
+    }
+
+    /// Where clients find it: proxy, mirror, `/metrics`.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to wait for its end.
+    pub fn into_process(self) -> Process {
+        self.process
+    }
+
+    /// The sum of a metric over its labels.
+    ///
+    /// # Panics
+    /// When there is no such metric.
+    pub fn metric(&self, name: &str) -> u64 {
+        let (_, figures) = until("the metrics", || http_get(self.addr, "/metrics"));
+        let values: Vec<u64> = figures
+            .lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(!values.is_empty(), "no {name} in {figures}");
+        values.iter().sum()
+    }
+
+    /// A curl that uses it as its proxy; it writes to standard output.
+    ///
+    /// # Panics
+    /// When curl is not installed.
+    pub fn curl(&self, url: &str) -> Command {
+        let mut curl = Command::new(find("curl").expect("curl is installed"));
+        curl.args(["-sS", "--fail", "--noproxy", "", "-x"])
+            .arg(format!("http://{}", self.addr))
+            .arg(url);
+        curl
+    }
+}

@@ -1,0 +1,152 @@
+//! Several dfgets and a supernode.
+
+use std::net::Ipv4Addr;
+
+use pantala_e2e::{
+    Content, Length, MIB, Need, Nginx, Origin, Peers, Script, Signal, Supernode, free_port, needs,
+};
+
+#[test]
+fn eight_peers_take_each_byte_from_nginx_once() {
+    needs!(Need::Program("nginx"));
+    let nginx = Nginx::start();
+    let content = Content::new(30, 64 * MIB);
+    nginx.put("file.bin", &content);
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    // Slow enough that the last is there before the first has everything and goes.
+    peers.start(8, &nginx.url("slow/file.bin"), &supernode);
+    let done = peers.assert_complete(0..8, &content);
+
+    let served = nginx.served();
+    let bytes: u64 = served.iter().map(|served| served.bytes).sum();
+    assert!(bytes >= content.len());
+    assert!(bytes * 100 <= content.len() * 102, "{bytes}: {served:?}");
+    assert!(served.iter().all(|served| served.method == "GET"));
+    for peer in done {
+        let small = 8 * MIB as u64;
+        assert!(
+            peer.disk.written <= content.len() + small,
+            "{:?}",
+            peer.disk
+        );
+        assert!(peer.disk.read <= content.len() / 2, "{:?}", peer.disk);
+    }
+}
+
+#[test]
+fn a_small_file_goes_through_the_swarm_too() {
+    for len in [1, 70_000, MIB] {
+        let content = Content::new(31, len);
+        let script = Script {
+            hold_at: Some(0),
+            ..Script::default()
+        };
+        let origin = Origin::start(&content, script);
+        let supernode = Supernode::start();
+        let mut peers = Peers::new();
+        peers.start(4, &origin.url(), &supernode);
+        supernode.wait_for_members(4);
+        origin.release();
+        peers.assert_complete(0..4, &content);
+        assert!(origin.sent() <= content.len(), "{:?}", origin.asked());
+    }
+}
+
+#[test]
+fn content_of_unknown_length_is_shared() {
+    let content = Content::new(32, 6 * MIB + 4711);
+    let script = Script {
+        length: Length::Chunked,
+        rate: Some(16 * MIB as u64),
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    peers.start(4, &origin.url(), &supernode);
+    peers.assert_complete(0..4, &content);
+    let most = content.len() + MIB as u64;
+    assert!(origin.sent() <= most, "{:?}", origin.asked());
+}
+
+#[test]
+fn who_comes_late_is_served_by_peers() {
+    let content = Content::new(33, 24 * MIB);
+    let script = Script {
+        rate: Some(8 * MIB as u64),
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    peers.start(2, &origin.url(), &supernode);
+    peers.wait_for_bytes(0..2, 8 * MIB as u64);
+    peers.start(2, &origin.url(), &supernode);
+    peers.assert_complete(0..4, &content);
+    let most = content.len() + MIB as u64;
+    assert!(origin.sent() <= most, "{:?}", origin.asked());
+}
+
+#[test]
+fn a_supernode_that_was_never_there_costs_nothing() {
+    let content = Content::new(34, 6 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let nobody = format!("{}:{}", Ipv4Addr::LOCALHOST, free_port());
+    let mut peers = Peers::new();
+    peers.start_with(1, &origin.url(), &["--supernode", &nobody]);
+    peers.assert_complete([0], &content);
+    assert_eq!(origin.asked().len(), 1);
+}
+
+#[test]
+fn without_peers_and_origin_nobody_has_it() {
+    let content = Content::new(35, MIB);
+    let origin = Origin::start(&content, Script::default());
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    let addr = supernode.addr().to_string();
+    peers.start_with(1, &origin.url(), &["--no-origin", "--supernode", &addr]);
+    peers.finish(0).assert_failed(12, &["--no-origin"]);
+    assert_eq!(origin.asked(), []);
+}
+
+#[test]
+fn who_may_not_ask_the_origin_gives_up_when_all_others_go() {
+    let content = Content::new(37, 16 * MIB);
+    let script = Script {
+        hold_at: Some(8 * MIB as u64),
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    peers.start(1, &origin.url(), &supernode);
+    peers.wait_for_bytes([0], 6 * MIB as u64);
+    let addr = supernode.addr().to_string();
+    peers.start_with(1, &origin.url(), &["--no-origin", "--supernode", &addr]);
+    peers.wait_for_bytes([1], 4 * MIB as u64);
+    peers.process(0).signal(Signal::Kill);
+    peers.finish(1).assert_failed(12, &["--no-origin"]);
+    assert!(!peers.file(1).exists());
+    assert_eq!(origin.asked().len(), 1);
+}
+
+#[test]
+fn no_origin_takes_it_from_peers() {
+    let content = Content::new(36, 16 * MIB);
+    let script = Script {
+        hold_at: Some(8 * MIB as u64),
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let supernode = Supernode::start();
+    let mut peers = Peers::new();
+    peers.start(1, &origin.url(), &supernode);
+    peers.wait_for_bytes([0], 6 * MIB as u64);
+    let addr = supernode.addr().to_string();
+    peers.start_with(1, &origin.url(), &["--no-origin", "--supernode", &addr]);
+    peers.wait_for_bytes([1], 6 * MIB as u64);
+    origin.release();
+    peers.assert_complete([0, 1], &content);
+}
