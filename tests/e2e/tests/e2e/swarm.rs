@@ -49,7 +49,9 @@ fn a_small_file_goes_through_the_swarm_too() {
         supernode.wait_for_members(4);
         origin.release();
         peers.assert_complete(0..4, &content);
-        assert!(origin.sent() <= content.len(), "{:?}", origin.asked());
+        // Who has everything and is asked for nothing goes: those that come to it too late for
+        // that ask the origin once more.
+        assert!(origin.asked().len() <= 4, "{:?}", origin.asked());
     }
 }
 
