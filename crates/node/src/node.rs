@@ -15,7 +15,7 @@ use pantala_core::{
 use pantala_origin::{
     OriginClient, OriginConfig, OriginRequest, OriginResponse, Revalidation, carries_credentials,
 };
-use pantala_store::{Budget, Store};
+use pantala_store::{Budget, Charge, Store};
 use pantala_window::{Config as WindowConfig, Picker, Snapshot, WindowSize};
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ use crate::{
     metrics::{Metrics, Totals},
     readers::{OriginSource, Reader},
     registration::{ANSWER_TIMEOUT, Answer, Registrations},
+    run::ORIGIN_BUFFER,
     server::PeerServer,
     stream::{Counted, StreamIo, StreamSetup},
     task::{Command, Planned, TaskHandle, Tasks},
@@ -178,6 +179,13 @@ impl ControlPort {
             .as_ref()
             .is_some_and(|control| control.send(message))
     }
+}
+
+/// A reader that has come: when, and its place among those that share the memory. Counted before
+/// anything else, so that a thousand that come at once know of each other.
+struct Arrival {
+    at: Instant,
+    counted: Arc<Counted>,
 }
 
 /// How long a reader waits for the first word of the supernode before it goes on without.
@@ -362,9 +370,12 @@ impl Node {
     /// When the origin refuses or fails and nobody else has it, when the range lies outside, or
     /// when the origin may not be asked and no peer has it.
     pub async fn open(&self, request: ContentRequest) -> Result<Opened> {
-        let opened = Instant::now();
+        let opened = Arrival {
+            at: Instant::now(),
+            counted: Counted::new(&self.inner.readers).into(),
+        };
         let key = self.key(&request);
-        if let Some(content) = self.open_fresh(key, &request, opened) {
+        if let Some(content) = self.open_fresh(key, &request, &opened) {
             return content.map(Opened::Content);
         }
         if self.inner.ports.control.control.is_none() {
@@ -394,14 +405,14 @@ impl Node {
             Answer::Known(known) => {
                 let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
                 self.remember(key, known.task, fresh_for);
-                self.attach(known.task, &request, opened, false)
+                self.attach(known.task, &request, &opened, false)
                     .map(Opened::Content)
             }
             Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error),
             Answer::Lost => {
-                if let Some(content) = self.open_anyway(key, &request, opened) {
+                if let Some(content) = self.open_anyway(key, &request, &opened) {
                     return content.map(Opened::Content);
                 }
                 if known_before {
@@ -459,7 +470,7 @@ impl Node {
         &self,
         key: ResourceKey,
         request: &ContentRequest,
-        opened: Instant,
+        opened: &Arrival,
     ) -> Option<Result<Content>> {
         let (task, until) = self.inner.fresh.lock().get(&key).copied()?;
         (Instant::now() < until && self.inner.ports.tasks.get(&task).is_some())
@@ -471,7 +482,7 @@ impl Node {
         &self,
         key: ResourceKey,
         request: &ContentRequest,
-        opened: Instant,
+        opened: &Arrival,
     ) -> Option<Result<Content>> {
         let task = self
             .inner
@@ -490,7 +501,7 @@ impl Node {
         key: ResourceKey,
         stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
-        opened: Instant,
+        opened: Arrival,
     ) -> Result<Opened> {
         // In a task of its own: others wait for what it learns, though this reader may go away.
         let this = self.clone();
@@ -507,7 +518,7 @@ impl Node {
         key: ResourceKey,
         stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
-        opened: Instant,
+        opened: Arrival,
     ) -> Result<Opened> {
         let say = |learned| {
             self.inner
@@ -515,6 +526,12 @@ impl Node {
                 .control
                 .send(FromPeer::Learned { key, learned })
         };
+        if self.is_crowded() {
+            let what = "this peer has more readers than its memory has pieces for";
+            let error = Error::new(Who::Us, Kind::NoMemory, what);
+            say(Learned::Failed { error });
+            return self.direct(request).await;
+        }
         let response = match self.first_get(&request, stale.as_deref()).await {
             Ok(Revalidation::Sent(response)) => *response,
             Ok(Revalidation::Unchanged { fresh_for }) => {
@@ -524,7 +541,7 @@ impl Node {
                 say(Learned::Unchanged { meta });
                 return match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
                     Ok(Ok(Answer::Known(known))) => self
-                        .attach(known.task, &request, opened, true)
+                        .attach(known.task, &request, &opened, true)
                         .map(Opened::Content),
                     // The supernode forgot it, or is gone: as if nothing had been known.
                     _ => Box::pin(self.learn_now(key, None, request, opened)).await,
@@ -564,7 +581,7 @@ impl Node {
         if self.inner.ports.control.control.is_none() {
             self.remember(key, task, meta.fresh_for.unwrap_or(Duration::ZERO));
         }
-        let content = self.attach(task, &request, opened, true);
+        let content = self.attach(task, &request, &opened, true);
         say(Learned::Content { task, meta });
         if let Ok(content) = &content {
             let start = response.start;
@@ -577,6 +594,20 @@ impl Node {
             let _ = handle.commands.send(learned).await;
         }
         content.map(Opened::Content)
+    }
+
+    /// Whether there are more readers than half the memory has pieces for. Then whoever comes with
+    /// content that nobody has yet gets it straight from the origin, as without us, rather than
+    /// wait for the others' pieces.
+    fn is_crowded(&self) -> bool {
+        let readers = *self.inner.readers.borrow() as u64;
+        readers > 1
+            && readers * pantala_core::MIN_PIECE > self.inner.ports.store.budget().limit() / 2
+    }
+
+    /// Memory for what a transfer from the origin reads ahead.
+    async fn origin_buffer(&self) -> Charge {
+        self.inner.ports.store.budget().charge(ORIGIN_BUFFER).await
     }
 
     async fn first_get(
@@ -605,13 +636,15 @@ impl Node {
             expect: None,
         };
         let origin = &self.inner.ports.origin;
-        match stale {
-            Some(meta) => origin.revalidate(request, &meta.validators).await,
-            None => origin
-                .get(request)
-                .await
-                .map(|sent| Revalidation::Sent(Box::new(sent))),
+        let charge = self.origin_buffer().await;
+        let mut answer = match stale {
+            Some(meta) => origin.revalidate(request, &meta.validators).await?,
+            None => Revalidation::Sent(Box::new(origin.get(request).await?)),
+        };
+        if let Revalidation::Sent(response) = &mut answer {
+            response.body.hold(charge);
         }
+        Ok(answer)
     }
 
     async fn direct(&self, request: ContentRequest) -> Result<Opened> {
@@ -628,12 +661,10 @@ impl Node {
             range,
             expect: None,
         };
-        self.inner
-            .ports
-            .origin
-            .get(request)
-            .await
-            .map(|response| Opened::Direct(Box::new(response)))
+        let charge = self.origin_buffer().await;
+        let mut response = self.inner.ports.origin.get(request).await?;
+        response.body.hold(charge);
+        Ok(Opened::Direct(Box::new(response)))
     }
 
     /// Opens a reader on a task that is here. `learned`: the origin has just served this reader.
@@ -641,7 +672,7 @@ impl Node {
         &self,
         task: TaskId,
         request: &ContentRequest,
-        opened: Instant,
+        opened: &Arrival,
         learned: bool,
     ) -> Result<Content> {
         let source = OriginSource {
@@ -654,15 +685,13 @@ impl Node {
             let (start, end) = bounds(request.range, task.meta.read().length)?;
             let geometry = task.pieces.geometry();
             let last = end.map(|end| geometry.piece_after(end));
-            // Counted first: the driver sees a reader together with its share.
-            let counted = Counted::new(&self.inner.readers);
             let reader = task.readers.open(geometry.piece_at(start), last, source);
-            Ok((task.clone(), reader, counted, start, end))
+            Ok((task.clone(), reader, start, end))
         });
         let Some(found) = found else {
             return Err(error::stopping().retryable(true));
         };
-        let (task, reader, counted, start, end): (Arc<TaskHandle>, Arc<Reader>, _, u64, _) = found?;
+        let (task, reader, start, end): (Arc<TaskHandle>, Arc<Reader>, u64, _) = found?;
         let meta = task.meta.read().clone();
         let admission = (meta.private && !learned)
             .then(|| self.admission(task.key, request))
@@ -686,8 +715,8 @@ impl Node {
             digest,
             limit_rate: request.limit_rate,
             admission,
-            opened,
-            counted,
+            opened: opened.at,
+            counted: opened.counted.clone(),
         });
         Ok(Content {
             meta,

@@ -22,6 +22,10 @@ pub(crate) struct OriginRun {
     pub stop: CancellationToken,
 }
 
+/// What a transfer from the origin may have read ahead of who takes it, about: the HTTP client's
+/// own buffer, which grows with what it finds in the socket.
+pub(crate) const ORIGIN_BUFFER: u64 = 256 << 10;
+
 /// Where a run's bytes come from.
 #[expect(
     clippy::large_enum_variant,
@@ -75,7 +79,10 @@ impl OriginRun {
                     range,
                     expect: Some(Expect::of(&meta)),
                 };
-                origin.get(request).await?.body
+                let charge = self.budget.charge(ORIGIN_BUFFER).await;
+                let mut body = origin.get(request).await?.body;
+                body.hold(charge);
+                body
             }
         };
         let mut left = skip_to(&mut body, geometry.start(first)).await?;

@@ -39,7 +39,7 @@ pub struct StreamIo {
     first_byte: bool,
     over: bool,
     _level: Level,
-    _counted: Counted,
+    _counted: Arc<Counted>,
 }
 
 struct Current {
@@ -96,7 +96,7 @@ pub(crate) struct StreamSetup {
     pub limit_rate: Option<u64>,
     pub admission: Option<JoinHandle<Result<()>>>,
     pub opened: Instant,
-    pub counted: Counted,
+    pub counted: Arc<Counted>,
 }
 
 /// How much of a piece waits for its seal, at most.

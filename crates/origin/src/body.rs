@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::{fmt, pin::Pin, time::Duration};
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ pub struct OriginBody {
     failures: u32,
     /// What of the last read was more than a block.
     leftover: Bytes,
+    /// What the caller wants to live as long as the transfer.
+    held: Option<Box<dyn Any + Send>>,
 }
 
 enum State {
@@ -65,6 +68,11 @@ struct Segment {
 }
 
 impl OriginBody {
+    /// Keeps something for as long as the transfer is open: what its buffers were charged to.
+    pub fn hold(&mut self, held: impl Any + Send) {
+        self.held = Some(Box::new(held));
+    }
+
     pub(crate) fn new(
         client: OriginClient,
         request: OriginRequest,
@@ -84,6 +92,7 @@ impl OriginBody {
             state: State::Reading(Box::new(segment)),
             failures: 0,
             leftover: Bytes::new(),
+            held: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use pantala_core::{
-    ContentMeta, Error, PeerId, ResourceKey, TaskId,
+    ContentMeta, Error, Kind, PeerId, ResourceKey, TaskId, Who,
     control::{Learned, Register, ToPeer},
 };
 
@@ -208,9 +208,16 @@ impl Swarm {
         waiting: VecDeque<Waiting>,
         error: &Error,
     ) {
+        // Only what the origin itself said holds for others: not this peer's way to it, nor that
+        // this peer's reader went away.
+        let said = matches!(
+            error.kind(),
+            Kind::Denied | Kind::NotFound | Kind::Status(_)
+        );
+        let holds = said && error.who() == Who::Origin && !holder.private;
         let (refused, others): (VecDeque<_>, VecDeque<_>) = waiting
             .into_iter()
-            .partition(|reader| !reader.private && !holder.private);
+            .partition(|reader| holds && !reader.private);
         for reader in refused {
             self.forget_learning(reader.peer, key);
             self.send(
