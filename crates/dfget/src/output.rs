@@ -1,7 +1,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -42,7 +45,7 @@ impl Sink {
     pub fn open(output: &Output) -> Result<Self> {
         match output {
             Output::Stdout => Ok(Self::start(
-                Box::new(io::stdout()),
+                Box::new(standard_output()),
                 "standard output".into(),
                 None,
             )),
@@ -143,6 +146,14 @@ impl Sink {
             .unwrap_or_else(|| io::Error::other("the writer stopped"));
         cannot_write(&self.name, &error)
     }
+}
+
+/// Standard output, closed when it is dropped: who reads it need not wait for the end of the
+/// process, which may go on serving children for a moment.
+fn standard_output() -> File {
+    // SAFETY: descriptor 1 is open since the start of the process, and nothing else in it writes
+    // to standard output.
+    File::from(unsafe { OwnedFd::from_raw_fd(1) })
 }
 
 fn cannot_write(name: &str, error: &io::Error) -> Error {

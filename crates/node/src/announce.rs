@@ -33,16 +33,16 @@ impl Announcer {
     }
 
     pub fn held(&mut self, piece: PieceIndex) {
-        if !self.lost.remove(piece) {
-            self.gained.insert(piece);
-        }
+        self.lost.remove(piece);
+        self.gained.insert(piece);
         self.soon();
     }
 
+    /// Said also of what was never announced: the supernode may have it from the digest of a
+    /// sealed piece, and would take it for held for ever.
     pub fn lost(&mut self, piece: PieceIndex) {
-        if !self.gained.remove(piece) {
-            self.lost.insert(piece);
-        }
+        self.gained.remove(piece);
+        self.lost.insert(piece);
         self.due = Some(Instant::now());
     }
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use pantala_core::{
-    ContentMeta, Error, PeerId, PieceDigest, PieceIndex, Who,
+    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, Who,
     control::{FromPeer, Known, Parents, PeerAddr, PieceRun, Resume, ToPeer, Trouble},
 };
 use pantala_origin::{OriginBody, OriginClient};
@@ -799,12 +799,15 @@ impl Driver {
             self.parents.remove(&old);
             self.feed(Event::ParentDown { parent: old });
         }
-        if self
-            .wanted_parents
-            .preferred
-            .iter()
-            .flatten()
-            .any(|addr| addr.id == peer)
+        // That this peer ended the link itself is no fault of the parent's.
+        let ours = error.kind() == Kind::Cancelled;
+        if !ours
+            && self
+                .wanted_parents
+                .preferred
+                .iter()
+                .flatten()
+                .any(|addr| addr.id == peer)
         {
             let trouble = Trouble::Gone;
             self.say(FromPeer::Trouble {

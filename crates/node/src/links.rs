@@ -114,6 +114,11 @@ impl Links {
         let _ = handle.orders.try_send(order);
     }
 
+    /// Ends all links: this peer needs nothing more from others.
+    pub fn close(&self) {
+        self.cancel.cancel();
+    }
+
     fn start(
         self: &Arc<Self>,
         parent: PeerAddr,

@@ -121,6 +121,11 @@ impl Metrics {
         self.level(|counts| &counts.requests)
     }
 
+    /// Children that are connected.
+    pub(crate) fn children(&self) -> i64 {
+        self.counts.children.load(Ordering::Relaxed)
+    }
+
     /// Requests of children that are open.
     pub(crate) fn requests(&self) -> i64 {
         self.counts.requests.load(Ordering::Relaxed)

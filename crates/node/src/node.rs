@@ -249,7 +249,7 @@ impl Node {
                 peer,
                 metrics.clone(),
                 tracker.clone(),
-                cancel.clone(),
+                cancel.child_token(),
             )),
             control: ControlPort {
                 control,
@@ -344,10 +344,20 @@ impl Node {
         views
     }
 
-    /// Waits until no child waits for a piece here, but no longer than `limit`.
+    /// Makes ready to leave: asks nothing more of others, and waits until no child is left, but no
+    /// longer than `limit`, or twice that while a child is still being served.
     pub async fn drain(&self, limit: Duration) {
-        let until = Instant::now() + limit;
-        while self.inner.ports.metrics.requests() > 0 && Instant::now() < until {
+        let ports = &self.inner.ports;
+        // Its parents see that they are rid of this child: peers that finish together do not wait
+        // for each other.
+        ports.links.close();
+        let started = Instant::now();
+        let waits = || {
+            let waited = started.elapsed();
+            (ports.metrics.children() > 0 && waited < limit)
+                || (ports.metrics.requests() > 0 && waited < 2 * limit)
+        };
+        while waits() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -49,7 +49,13 @@ impl Task {
             .iter()
             .filter(|(id, member)| **id != not && !member.reader_bound && rested(member))
             .filter(|(_, member)| member.position <= piece && self.geometry.has(member.position))
-            .max_by_key(|(id, member)| (now >= member.demoted_until, member.position, **id))
+            .max_by_key(|(id, member)| {
+                (
+                    now >= member.demoted_until && !self.trees.barred(**id),
+                    member.position,
+                    **id,
+                )
+            })
             .map(|(&id, _)| id);
         if let Some(next) = next {
             self.grant(next, piece, config, now, out);
@@ -115,11 +121,15 @@ impl Task {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        member.asked = if member.asked.0 == piece {
-            (piece, member.asked.1 + 1)
-        } else {
-            (piece, 1)
-        };
+        // A peer asks for other pieces in between, not late: those are no end of its trouble.
+        if late {
+            let times = if member.asked.0 == piece {
+                member.asked.1
+            } else {
+                0
+            };
+            member.asked = (piece, times + 1);
+        }
         let desperate = late && member.asked.1 >= LAST_RESORT;
         if self.leases.holds(peer, piece) {
             return;
@@ -226,7 +236,7 @@ impl Task {
         }
     }
 
-    /// Moves leases on whose holders stall.
+    /// Moves leases on whose holders stall, and makes leaves of who does not keep up.
     pub(crate) fn tick(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let stalled: Vec<PeerId> = self
             .leases
@@ -240,5 +250,6 @@ impl Task {
         for holder in stalled {
             self.move_leases(holder, None, config, now, out);
         }
+        self.watch_pace(config, now, out);
     }
 }
