@@ -88,3 +88,34 @@ impl Announcer {
         self.due = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was sealed was told by its digest: that it went must be said even though nobody said
+    /// that it came.
+    #[test]
+    fn what_comes_and_goes_between_two_words_is_said_to_be_gone() {
+        let (mut announcer, piece) = (
+            Announcer::new(TaskId::from_bytes([1; 32])),
+            PieceIndex::new(7),
+        );
+        announcer.held(piece);
+        announcer.lost(piece);
+        let said = announcer.take(Instant::now() + GATHER);
+        assert!(
+            matches!(&said, Some(FromPeer::Have { gained, lost, .. })
+                if gained.is_empty() && lost == &[(piece, 1)]),
+            "{said:?}"
+        );
+        announcer.lost(piece);
+        announcer.held(piece);
+        let said = announcer.take(Instant::now() + GATHER);
+        assert!(
+            matches!(&said, Some(FromPeer::Have { gained, lost, .. })
+                if gained == &[(piece, 1)] && lost.is_empty()),
+            "{said:?}"
+        );
+    }
+}
