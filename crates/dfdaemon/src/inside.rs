@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use pantala_core::Result;
+use pantala_core::{Error, Kind, Result, Who};
 use pantala_supernode::{Supernode, SupernodeConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,12 @@ impl Inside {
                 );
                 supernode
             }
-            started => started?,
+            Err(error) => {
+                let what = format!("no supernode inside: {}", error.what());
+                return Err(Error::new(Who::User, Kind::BadInput, what)
+                    .hint("choose another --supernode-listen"));
+            }
+            Ok(supernode) => supernode,
         };
         Ok(Self { supernode, cancel })
     }

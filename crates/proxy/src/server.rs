@@ -206,8 +206,9 @@ async fn serve(stream: Connection, client: Client, context: Arc<Context>, stop: 
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(BUFFER)
+        // Chunks go from the cache to the socket as they are. (`pipeline_flush` would copy each
+        // into one buffer first.)
         .writev(true)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
