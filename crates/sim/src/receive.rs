@@ -4,7 +4,7 @@ use pantala_core::{PieceDigest, PieceIndex, control::FromPeer};
 use pantala_window::{AttemptId, Event, Failure};
 
 use crate::{
-    peer::News,
+    peer::{News, State},
     queue::{Flow, Happening, Index, Nanos},
     world::{READER, World},
 };
@@ -19,6 +19,10 @@ impl World {
         bytes: u32,
     ) {
         let link = &mut self.links[at as usize];
+        if self.peers[link.child as usize].state == State::Frozen {
+            // Nobody reads: the socket's buffers stay full, and nothing more is sent.
+            return;
+        }
         link.flying -= bytes;
         let (p, parent) = (link.child, link.parent);
         self.kick(Flow::Link(at));

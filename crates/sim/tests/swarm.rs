@@ -39,8 +39,13 @@ fn eight_at_once_finish_as_the_link_allows() {
         let mut scenario = eight();
         scenario.swarm.stripes = stripes;
         let (report, ratio) = complete(scenario);
-        assert!(ratio <= 1.03, "{stripes} stripes: {ratio:.3}, {report}");
-        assert!(report.first_mib() <= 0.11, "{stripes} stripes: {report}");
+        let (slowest, first) = if stripes == 2 {
+            (1.03, 0.11)
+        } else {
+            (1.01, 0.07)
+        };
+        assert!(ratio <= slowest, "{stripes} stripes: {ratio:.3}, {report}");
+        assert!(report.first_mib() <= first, "{stripes} stripes: {report}");
         assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
         let window = pantala_window::Config::default().window;
         let pantala_window::WindowSize::Adaptive { max, .. } = window else {
@@ -66,9 +71,8 @@ fn four_times_the_content_takes_four_times_as_long() {
     assert_eq!(report.origin_bytes, 256 * MIB);
 }
 
-/// Why two stripes are the choice where nothing else is said: eight peers lose 15 ms to a chain,
-/// but a hundred in a chain need twice S/B (the first pieces are late at its end, and lateness
-/// makes peers leave the chain).
+/// Why there is no chain beyond some length where nothing else is said: a hundred in a chain need
+/// twice S/B (the first pieces are late at its end, and lateness makes peers leave the chain).
 #[test]
 fn stripes_carry_a_hundred_peers_where_a_chain_does_not() {
     let hundred = |stripes| {
@@ -83,6 +87,22 @@ fn stripes_carry_a_hundred_peers_where_a_chain_does_not() {
     assert_eq!(report.origin_bytes, 64 * MIB);
     let (_, chain) = hundred(1);
     assert!(chain > ratio, "a chain does better: {chain:.3}");
+}
+
+/// Who joins while the others stream finds the end of the chain free, and has a sender for itself.
+#[test]
+fn who_joins_in_turn_loses_nothing() {
+    for (count, pause) in [(8, 300), (100, 300), (500, 5)] {
+        let mut scenario = eight();
+        scenario.classes = vec![Class::new(count, RATE)];
+        scenario.arrivals = Arrivals::Every(Duration::from_millis(pause));
+        let floor = scenario.floor(RATE);
+        let (report, _) = complete(scenario);
+        let ratio = report.slowest() / floor;
+        assert!(ratio <= 1.02, "{count} peers: {ratio:.3} {report}");
+        assert!(report.first_mib() <= 0.07, "{report}");
+        assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+    }
 }
 
 #[test]
@@ -161,31 +181,47 @@ fn peers_that_trickle_in_ask_the_origin_once() {
     assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
 }
 
-#[test]
-fn a_slow_peer_at_the_end_slows_nobody() {
+/// The figures of those that are not slow: the longest time for all, as a ratio.
+fn worst_but(at: usize, report: &Report, floor: f64) -> f64 {
+    let others = report.peers.iter().enumerate().filter(|(of, _)| *of != at);
+    let last = others.map(|(_, peer)| peer.last_byte.unwrap_or(f64::INFINITY));
+    last.fold(0.0, f64::max) / floor
+}
+
+/// Seven, and one of another class among them.
+fn among(at: usize, class: Class) -> Scenario {
     let mut scenario = eight();
-    scenario.classes = vec![Class::new(7, RATE), Class::new(1, 10e6)];
-    let floor = scenario.floor(RATE);
-    let (report, _) = complete(scenario);
-    let others = report.peers[..7].iter();
-    let worst = others.filter_map(|peer| peer.last_byte).fold(0.0, f64::max) / floor;
-    assert!(worst <= 1.3, "{worst:.3} {report}");
+    scenario.classes = vec![Class::new(at, RATE), class, Class::new(7 - at, RATE)];
+    scenario
 }
 
 #[test]
-fn a_slow_reader_in_the_middle_slows_nobody() {
-    let mut scenario = eight();
-    let slow = Class {
-        reader_rate: Some(20e6),
-        ..Class::new(1, RATE)
-    };
-    scenario.classes = vec![Class::new(2, RATE), slow, Class::new(5, RATE)];
-    let floor = scenario.floor(RATE);
-    let (report, _) = complete(scenario);
-    let others = (0..8).filter(|&at| at != 2).map(|at| &report.peers[at]);
-    let worst = others.filter_map(|peer| peer.last_byte).fold(0.0, f64::max) / floor;
-    assert!(worst <= 1.2, "{worst:.3} {report}");
-    assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+fn a_slow_peer_becomes_a_leaf() {
+    for (at, bound) in [(2, 1.12), (5, 1.12), (7, 1.04)] {
+        let scenario = among(at, Class::new(1, 10e6));
+        let floor = scenario.floor(RATE);
+        let (report, _) = complete(scenario);
+        let worst = worst_but(at, &report, floor);
+        assert!(worst <= bound, "at {at}: {worst:.3} {report}");
+    }
+}
+
+#[test]
+fn a_slow_reader_slows_nobody() {
+    for rate in [20e6, 50e6] {
+        for (at, bound) in [(0, 1.15), (2, 1.03), (5, 1.03)] {
+            let class = Class {
+                reader_rate: Some(rate),
+                ..Class::new(1, RATE)
+            };
+            let scenario = among(at, class);
+            let floor = scenario.floor(RATE);
+            let (report, _) = complete(scenario);
+            let worst = worst_but(at, &report, floor);
+            assert!(worst <= bound, "{rate} at {at}: {worst:.3} {report}");
+            assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+        }
+    }
 }
 
 #[test]
@@ -215,7 +251,7 @@ fn a_liar_ends_no_stream() {
         Class::new(4, RATE),
     ];
     let (report, ratio) = complete(scenario);
-    assert!(ratio <= 2.5, "{ratio:.3} {report}");
+    assert!(ratio <= 4.0, "{ratio:.3} {report}");
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod learn;
 mod leases;
 mod lend;
 mod message;
+mod pace;
 mod parents;
 mod resource;
 mod swarm;

@@ -9,8 +9,11 @@ use pantala_core::{
 #[derive(Debug, Clone)]
 pub struct Config {
     /// How many stripes a task's trees have: 1 is a chain, 2 or more are interior-disjoint trees
-    /// (each peer passes on about as much as it receives, whatever the number). 0 chooses.
+    /// (each peer passes on about as much as it receives, whatever the number). 0 chooses: a chain
+    /// of [`Config::chain`] peers, and two trees below its end.
     pub stripes: u32,
+    /// Where `stripes` is 0: how many peers in step make a chain before trees begin.
+    pub chain: u32,
     /// How long a lease holder may be silent, or learn nothing, until its lease moves on.
     pub lease_timeout: Duration,
     /// How long a lease holder may live without a byte from the origin until its lease moves on.
@@ -29,6 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             stripes: 0,
+            chain: 12,
             lease_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(5),
             fresh_for: Duration::from_secs(10),

@@ -1,5 +1,7 @@
 //! Who pulls from whom: the trees' preferences as the peers are told them.
 
+use std::time::Duration;
+
 use pantala_core::{
     PeerId, Time,
     control::{Parents, PeerAddr, ToPeer, Trouble},
@@ -7,7 +9,7 @@ use pantala_core::{
 
 use crate::{
     Config, Output,
-    task::{Out, Task},
+    task::{Member, Out, Task},
 };
 
 impl Task {
@@ -23,7 +25,7 @@ impl Task {
             .iter()
             .max_by_key(|(id, member)| {
                 (
-                    now >= member.demoted_until,
+                    now >= member.demoted_until && !self.trees.barred(**id),
                     member.held.len(),
                     member.position,
                     std::cmp::Reverse(**id),
@@ -59,14 +61,6 @@ impl Task {
         };
         self.chosen += 1;
         self.trees.attach(peer, stripe, may);
-    }
-
-    /// Gives the children of a peer that has become slow other parents.
-    pub(crate) fn move_children(&mut self, peer: PeerId, config: &Config, now: Time, out: Out<'_>) {
-        for (child, stripe) in self.trees.children(peer) {
-            self.attach(child, stripe, Some(peer), now);
-        }
-        self.tell_parents(config, None, out);
     }
 
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
@@ -177,8 +171,8 @@ impl Task {
         }
     }
 
-    /// A child complains. A parent is only to blame when somebody else could do better: if nobody
-    /// has the piece that the child waits for, what is slow lies above them all.
+    /// A child complains. A slow parent is only to blame when it has what the child waits for: if
+    /// it lacks that itself, what is slow lies above it, and shows in how its members get on.
     pub(crate) fn trouble(
         &mut self,
         peer: PeerId,
@@ -188,11 +182,16 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
+        if trouble == Trouble::Corrupt {
+            self.accuse(peer, parent, config, now, out);
+            return;
+        }
         let Some(child) = self.members.get(&peer) else {
             return;
         };
         let position = child.position;
-        if trouble == Trouble::Slow && self.copies(position) == 0 {
+        let has = |member: &Member| member.held.contains(position);
+        if trouble == Trouble::Slow && !self.members.get(&parent).is_some_and(has) {
             return;
         }
         if let Some(member) = self.members.get_mut(&parent) {
@@ -205,4 +204,29 @@ impl Task {
         }
         self.tell_parents(config, None, out);
     }
+
+    /// Wrong bytes came from a parent. Blocks are passed on before they can be checked, so all below
+    /// a liar complain of each other; but who passed them on complains itself, and first.
+    fn accuse(&mut self, by: PeerId, of: PeerId, config: &Config, now: Time, out: Out<'_>) {
+        let Some(accuser) = self.members.get_mut(&by) else {
+            return;
+        };
+        accuser.deceived = Some(now);
+        let Some(member) = self.members.get_mut(&of) else {
+            return;
+        };
+        if member.deceived.is_some_and(|at| now.since(at) < DECEIVED) {
+            return;
+        }
+        member.strike(now);
+        // A leaf until then.
+        let until = now + LIAR * member.strikes;
+        self.bar(of, true, until);
+        self.clear_way(of, config, now, out);
+    }
 }
+
+/// How long after a member complained of wrong bytes those it sends are taken for those.
+const DECEIVED: Duration = Duration::from_secs(1);
+/// How long somebody who sends wrong bytes feeds nobody, the first time.
+const LIAR: Duration = Duration::from_secs(30);

@@ -29,8 +29,8 @@ pub(crate) struct Peer {
     pub(crate) learning: BTreeSet<ResourceKey>,
 }
 
-/// How often stalled leases and forgotten tasks are looked for.
-const TICK: Duration = Duration::from_millis(100);
+/// How often stalled leases, slow members and forgotten tasks are looked for.
+const TICK: Duration = Duration::from_millis(50);
 /// How many times the lease timeout the first answer of an origin may take.
 const LEARN_PATIENCE: u32 = 10;
 
@@ -162,7 +162,8 @@ impl Swarm {
                 }
                 self.in_task(task, |task, config, now, out| {
                     if task.have(peer, &gained, &lost, position, reader_bound, now) {
-                        task.move_children(peer, config, now, out);
+                        task.bar(peer, true, now);
+                        task.clear_way(peer, config, now, out);
                     }
                 });
             }

@@ -5,7 +5,7 @@ use pantala_core::{
     control::{Known, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
-use crate::{Config, Output, leases::Leases, tree::Trees};
+use crate::{Config, Output, leases::Leases, pace::Pace, tree::Trees};
 
 /// One content and the peers that have or want it.
 #[derive(Debug)]
@@ -30,18 +30,25 @@ pub(crate) struct Member {
     pub(crate) addr: PeerAddr,
     pub(crate) held: PieceSet,
     pub(crate) position: PieceIndex,
+    pub(crate) joined: Time,
+    pub(crate) pace: Pace,
     pub(crate) reader_bound: bool,
     pub(crate) strikes: u32,
+    /// When it last complained of wrong bytes.
+    pub(crate) deceived: Option<Time>,
     pub(crate) demoted_until: Time,
     /// When it last gave a lease back that its reader had no room for.
     pub(crate) returned: Option<Time>,
-    /// The piece it asked for last, and how often in a row.
+    /// The late piece it asked for last, and how often in a row.
     pub(crate) asked: (PieceIndex, u32),
     pub(crate) told: Parents,
 }
 
 const DEMOTION: Duration = Duration::from_secs(1);
 const STRIKES_MAX: u32 = 6;
+/// Peers that came within this time of each other are in step; who comes later is behind anyway by
+/// more than a chain costs.
+const IN_STEP: Duration = Duration::from_millis(40);
 
 /// Pieces that are kept account of: 16 TiB of the largest, 4 TiB of unknown length.
 const PIECES_MAX: u32 = 1 << 22;
@@ -50,9 +57,9 @@ pub(crate) type Out<'a> = &'a mut Vec<Output>;
 
 impl Task {
     pub(crate) fn new(id: TaskId, meta: ContentMeta, config: &Config) -> Self {
-        let stripes = match config.stripes {
-            0 => 2,
-            stripes => stripes,
+        let (stripes, chain) = match config.stripes {
+            0 => (2, config.chain),
+            stripes => (stripes, 0),
         };
         Self {
             id,
@@ -61,7 +68,7 @@ impl Task {
             digests: BTreeMap::new(),
             copies: Vec::new(),
             members: BTreeMap::new(),
-            trees: Trees::new(stripes),
+            trees: Trees::new(stripes, chain),
             leases: Leases::default(),
             empty_since: None,
             moved: 0,
@@ -127,8 +134,13 @@ impl Task {
         self.members
             .entry(peer)
             .and_modify(|member| member.position = position)
-            .or_insert_with(|| Member::new(addr, position));
-        self.trees.add(peer);
+            .or_insert_with(|| Member::new(addr, position, now));
+        let members = &self.members;
+        self.trees.add(peer, |other| {
+            members
+                .get(&other)
+                .is_some_and(|other| now.since(other.joined) < IN_STEP)
+        });
         if self.trees.root().is_none() {
             self.elect_root(now);
         }
@@ -208,6 +220,7 @@ impl Task {
                     member.held.remove(piece)
                 };
                 if changed {
+                    member.pace.gained += u32::from(more);
                     self.count(piece, more);
                 }
             }
@@ -281,6 +294,7 @@ impl Task {
         if let Some(member) = self.members.get_mut(&peer)
             && member.held.insert(piece)
         {
+            member.pace.gained += 1;
             self.count(piece, true);
         }
         if self.digests.insert(piece, digest) != Some(digest) {
@@ -329,13 +343,16 @@ impl Task {
 }
 
 impl Member {
-    fn new(addr: PeerAddr, position: PieceIndex) -> Self {
+    fn new(addr: PeerAddr, position: PieceIndex, now: Time) -> Self {
         Self {
             addr,
             held: PieceSet::new(),
             position,
+            joined: now,
+            pace: Pace::new(position, now),
             reader_bound: false,
             strikes: 0,
+            deceived: None,
             demoted_until: Time::ZERO,
             returned: None,
             asked: (PieceIndex::new(u32::MAX), 0),

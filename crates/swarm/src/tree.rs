@@ -7,9 +7,16 @@ use pantala_core::PeerId;
 /// Every peer has as many upload slots as there are stripes, all of them in the stripe it is inner
 /// in (the root has one in each): so each passes on about as much as it receives, and a tree over
 /// `n` peers is about log_stripes(n) deep (SplitStream's idea). With one stripe this is a chain.
+///
+/// A chain brings the first piece soonest (nobody shares a sender), and who joins later finds its
+/// end free. So a peer becomes a link of a chain (one slot in each stripe) until `chain` peers
+/// in step, which all wait for the same piece, hang one below the other; those after them are
+/// spread over trees below the chain's end.
 #[derive(Debug)]
 pub(crate) struct Trees {
     stripes: u32,
+    /// How many peers in step may be in a chain.
+    chain: u32,
     nodes: BTreeMap<PeerId, Node>,
     /// Per stripe: peers with a free slot, the shallowest and oldest first.
     open: Vec<BTreeSet<(u32, u64, PeerId)>>,
@@ -24,8 +31,10 @@ pub(crate) struct Trees {
 struct Node {
     /// When it came, to break ties by age.
     seq: u64,
-    /// The stripe it is an inner node in.
-    inner: u32,
+    /// The stripe it is an inner node in; `None` for a link of a chain, which is one in each.
+    inner: Option<u32>,
+    /// It is to feed nobody, and takes no slot of who feeds it: too slow for that to matter.
+    barred: bool,
     up: Vec<Option<PeerId>>,
     down: Vec<Vec<PeerId>>,
     depth: Vec<u32>,
@@ -37,9 +46,10 @@ const ADRIFT: u32 = 1 << 20;
 const LOOKS: usize = 64;
 
 impl Trees {
-    pub fn new(stripes: u32) -> Self {
+    pub fn new(stripes: u32, chain: u32) -> Self {
         Self {
             stripes,
+            chain,
             nodes: BTreeMap::new(),
             open: vec![BTreeSet::new(); stripes as usize],
             leaves: vec![BTreeSet::new(); stripes as usize],
@@ -57,15 +67,20 @@ impl Trees {
         self.root
     }
 
-    /// A peer comes, without parents yet: inner in the stripe that has the fewest inner nodes.
-    pub fn add(&mut self, peer: PeerId) {
+    /// A peer comes, without parents yet: a link of a chain, or inner in the stripe that has the
+    /// fewest inner nodes.
+    pub fn add(&mut self, peer: PeerId, in_step: impl Fn(PeerId) -> bool) {
         if self.nodes.contains_key(&peer) {
             return;
         }
-        let inner = (0..self.stripes)
-            .min_by_key(|&s| self.inner[s as usize])
-            .unwrap_or(0);
-        self.inner[inner as usize] += 1;
+        let inner = (!self.chains(in_step)).then(|| {
+            (0..self.stripes)
+                .min_by_key(|&s| self.inner[s as usize])
+                .unwrap_or(0)
+        });
+        if let Some(inner) = inner {
+            self.inner[inner as usize] += 1;
+        }
         self.counter += 1;
         let stripes = self.stripes as usize;
         self.nodes.insert(
@@ -73,12 +88,59 @@ impl Trees {
             Node {
                 seq: self.counter,
                 inner,
+                barred: false,
                 up: vec![None; stripes],
                 down: vec![Vec::new(); stripes],
                 depth: vec![ADRIFT; stripes],
             },
         );
         (0..self.stripes).for_each(|stripe| self.reopen(peer, stripe));
+    }
+
+    /// Makes a peer a leaf everywhere, or lets it feed others again. Its children stay until they
+    /// are attached elsewhere.
+    pub fn bar(&mut self, peer: PeerId, barred: bool) {
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return;
+        };
+        node.barred = barred;
+        for stripe in 0..self.stripes {
+            self.reopen(peer, stripe);
+            if let Some(parent) = self.parent(peer, stripe) {
+                self.reopen(parent, stripe);
+            }
+        }
+    }
+
+    pub fn barred(&self, peer: PeerId) -> bool {
+        self.nodes.get(&peer).is_some_and(|node| node.barred)
+    }
+
+    /// Whether it feeds more than it has slots for, in some stripe.
+    pub fn is_overloaded(&self, peer: PeerId) -> bool {
+        self.nodes.get(&peer).is_some_and(|node| {
+            (0..self.stripes)
+                .any(|stripe| node.down[stripe as usize].len() > self.slots(peer, node, stripe))
+        })
+    }
+
+    /// Whether a newcomer should be a link of a chain: above the first open slot there are not too
+    /// many that are in step with it already.
+    fn chains(&self, in_step: impl Fn(PeerId) -> bool) -> bool {
+        if self.chain == 0 {
+            return false;
+        }
+        let mut at = self.open[0].first().map(|&(_, _, id)| id);
+        for _ in 0..self.chain {
+            let Some(id) = at.filter(|&id| in_step(id)) else {
+                return true;
+            };
+            if self.nodes.get(&id).is_some_and(|node| node.inner.is_some()) {
+                return false;
+            }
+            at = self.parent(id, 0);
+        }
+        false
     }
 
     /// A peer goes; who loses its parent with it.
@@ -100,8 +162,8 @@ impl Trees {
                 orphans.push((child, stripe));
             }
         }
-        if let Some(node) = self.nodes.remove(&peer) {
-            self.inner[node.inner as usize] -= 1;
+        if let Some(inner) = self.nodes.remove(&peer).and_then(|node| node.inner) {
+            self.inner[inner as usize] -= 1;
         }
         if self.root == Some(peer) {
             self.root = None;
@@ -212,7 +274,7 @@ impl Trees {
     ) -> Option<(PeerId, PeerId)> {
         let s = stripe as usize;
         let node = self.nodes.get(&peer)?;
-        if node.down[s].len() >= self.slots(peer, node, stripe) {
+        if self.taken(node, stripe) >= self.slots(peer, node, stripe) {
             return None;
         }
         let open = self.open[s]
@@ -226,6 +288,7 @@ impl Trees {
             .filter_map(|&(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
             .find(|&(leaf, above)| {
                 leaf != peer
+                    && !self.barred(above)
                     && may(peer, leaf)
                     && may(above, peer)
                     && !self.below(above, peer, stripe)
@@ -240,6 +303,18 @@ impl Trees {
                 .map(|&(_, _, id)| id)
                 .take(LOOKS)
         };
+        if self.barred(peer) {
+            // It takes no slot: where there is most of an uplink left.
+            let idle = self
+                .nodes
+                .keys()
+                .copied()
+                .filter(|id| sound(id) && !self.barred(*id));
+            let idle = idle.filter(|&id| may(id)).min_by_key(|&id| self.load(id));
+            if idle.is_some() {
+                return idle;
+            }
+        }
         if let Some(found) = open().filter(sound).find(|&id| may(id)) {
             return Some(found);
         }
@@ -252,8 +327,9 @@ impl Trees {
                 .min_by_key(|(id, node)| (self.load(*id), node.depth[stripe as usize], node.seq))
                 .map(|(id, _)| id)
         };
-        by_load(&may)
+        by_load(&|id| !self.barred(id) && may(id))
             .or_else(|| open().find(sound))
+            .or_else(|| by_load(&|id| !self.barred(id)))
             .or_else(|| by_load(&|_| true))
     }
 
@@ -270,13 +346,19 @@ impl Trees {
     }
 
     fn slots(&self, peer: PeerId, node: &Node, stripe: u32) -> usize {
-        if self.root == Some(peer) {
-            1
-        } else if node.inner == stripe {
-            self.stripes as usize
-        } else {
-            0
+        match node.inner {
+            _ if self.root == Some(peer) => 1,
+            _ if node.barred => 0,
+            None => 1,
+            Some(inner) if inner == stripe => self.stripes as usize,
+            Some(_) => 0,
         }
+    }
+
+    /// How many of a peer's slots in a stripe are taken.
+    fn taken(&self, node: &Node, stripe: u32) -> usize {
+        let children = node.down[stripe as usize].iter();
+        children.filter(|child| !self.barred(**child)).count()
     }
 
     /// Computes the depths of a peer and all below it anew.
@@ -316,12 +398,12 @@ impl Trees {
         };
         let key = (node.depth[s], node.seq, peer);
         let slots = self.slots(peer, node, stripe);
-        if node.down[s].len() < slots {
+        if self.taken(node, stripe) < slots {
             self.open[s].insert(key);
         } else {
             self.open[s].remove(&key);
         }
-        if slots == 0 && node.down[s].is_empty() && node.up[s].is_some() {
+        if slots == 0 && !node.barred && node.down[s].is_empty() && node.up[s].is_some() {
             self.leaves[s].insert(key);
         } else {
             self.leaves[s].remove(&key);
@@ -393,7 +475,7 @@ mod tests {
     }
 
     fn join(trees: &mut Trees, peer: PeerId) {
-        trees.add(peer);
+        trees.add(peer, |_| true);
         if trees.root().is_none() {
             trees.set_root(peer);
         }
@@ -404,7 +486,7 @@ mod tests {
 
     #[test]
     fn one_stripe_is_a_chain() {
-        let mut trees = Trees::new(1);
+        let mut trees = Trees::new(1, 0);
         (0..8).for_each(|n| join(&mut trees, id(n)));
         trees.check();
         assert_eq!(trees.depth(), 7);
@@ -413,7 +495,7 @@ mod tests {
 
     #[test]
     fn two_stripes_are_shallow_and_fair() {
-        let mut trees = Trees::new(2);
+        let mut trees = Trees::new(2, 0);
         (0..200).for_each(|n| join(&mut trees, id(n)));
         trees.check();
         assert!(trees.depth() <= 10, "depth {}", trees.depth());
@@ -424,13 +506,25 @@ mod tests {
         assert!(trees.adrift().is_empty());
     }
 
+    #[test]
+    fn few_are_a_chain_and_many_a_chain_with_trees_below() {
+        let mut trees = Trees::new(2, 12);
+        (0..12).for_each(|n| join(&mut trees, id(n)));
+        assert_eq!(trees.depth(), 11);
+        (12..200).for_each(|n| join(&mut trees, id(n)));
+        trees.check();
+        assert!(trees.depth() <= 22, "depth {}", trees.depth());
+        assert!((0..200).all(|n| trees.load(id(n)) <= 2));
+    }
+
     proptest! {
         #[test]
         fn survives_any_coming_and_going(
             stripes in 1u32..4,
+            chain in 0u32..8,
             ops in prop::collection::vec((0u8..4, 0u8..24), 0..150),
         ) {
-            let mut trees = Trees::new(stripes);
+            let mut trees = Trees::new(stripes, chain);
             for (op, n) in ops {
                 match op {
                     0 | 1 => join(&mut trees, id(n)),

@@ -113,9 +113,32 @@ impl Picker {
                 self.release_waiting(|parents, piece, attempt| {
                     parents.preferred(piece) != Some(attempt.parent)
                 });
+                self.hasten_left_behind();
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The supernode prefers somebody else now, and had its reasons: what an old parent has begun
+    /// is gone on with by the new one, if that has it.
+    fn hasten_left_behind(&mut self) {
+        let begun: Vec<(PieceIndex, ParentId)> = self
+            .work
+            .iter()
+            .filter(|(_, work)| work.run.is_none() && work.attempts.len() == 1)
+            .filter(|(_, work)| work.attempts.iter().all(|attempt| !attempt.complete))
+            .filter_map(|(&piece, work)| {
+                let preferred = self.parents.preferred(piece)?;
+                let parent = self.parents.known.get(&preferred)?;
+                let better = work.attempts[0].parent != preferred
+                    && parent.holds.contains(piece)
+                    && !parent.demoted(self.now);
+                better.then_some((piece, preferred))
+            })
+            .collect();
+        for (piece, preferred) in begun {
+            self.fetch(piece, preferred, 0, true);
         }
     }
 
@@ -272,7 +295,7 @@ impl Picker {
         };
         let parent = self.remove_attempt(piece, at);
         if let Some(parent) = self.parents.known.get_mut(&parent) {
-            parent.strike(now);
+            parent.lied(now);
             parent.lacks(piece);
         }
         true

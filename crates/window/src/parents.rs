@@ -20,6 +20,8 @@ pub(crate) struct Parent {
     /// When it last completed a piece for us, or became busy.
     busy_since: Time,
     strikes: u32,
+    /// Pieces of it that were wrong.
+    corrupt: u32,
     demoted_since: Time,
     demoted_until: Time,
 }
@@ -40,6 +42,7 @@ impl Parent {
             rate: None,
             busy_since: now,
             strikes: 0,
+            corrupt: 0,
             demoted_since: Time::ZERO,
             demoted_until: Time::ZERO,
         }
@@ -78,6 +81,14 @@ impl Parent {
         (waiting + bytes) as f64 / self.rate.unwrap_or(UNMEASURED)
     }
 
+    /// Whether both were measured and it delivers less than half of what the other does.
+    fn is_slower(&self, other: &Parent) -> bool {
+        match (self.rate, other.rate) {
+            (Some(own), Some(other)) => own < 0.5 * other,
+            _ => false,
+        }
+    }
+
     pub fn asked(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
         if self.outstanding.is_empty() {
             self.busy_since = now;
@@ -99,6 +110,14 @@ impl Parent {
     pub fn strike(&mut self, now: Time) {
         self.strikes = (self.strikes + 1).min(STRIKES_MAX);
         self.avoid(now, FIRST_DEMOTION * (1 << (self.strikes - 1)));
+    }
+
+    /// It sent wrong bytes. The first time it may only have passed on what it could not check yet.
+    pub fn lied(&mut self, now: Time) {
+        self.corrupt += 1;
+        if self.corrupt > 1 {
+            self.strike(now);
+        }
     }
 
     /// Avoided for so long, without blame.
@@ -135,8 +154,8 @@ impl Parents {
     }
 
     /// Whom to ask for a piece that nobody is asked for yet. The preferred parent of its stripe
-    /// comes first, unless it was late, will never have the piece, or has more waiting than a
-    /// parent that holds it already; then the holder with the shortest queue. `None` when nobody
+    /// comes first, unless it was late, will never have the piece, or is far slower than a parent
+    /// that holds it already; then the holder with the shortest queue. `None` when nobody
     /// is known to have it.
     pub fn choose(
         &self,
@@ -157,13 +176,11 @@ impl Parents {
             bytes,
         );
         match (preferred, holder) {
-            (Some((id, parent)), Some((holder, queue))) if parent.holds.contains(piece) => {
-                // Twice the queue is the price of leaving the tree.
-                Some(if parent.queue(bytes) <= 2.0 * queue {
-                    id
-                } else {
-                    holder
-                })
+            (Some((id, parent)), Some((holder, _))) if parent.holds.contains(piece) => {
+                // Who else has it has children of his own: leaving the tree takes from them, and
+                // is only worth it where the preferred parent is known to be slow.
+                let better = &self.known[&holder];
+                Some(if parent.is_slower(better) { holder } else { id })
             }
             // The reader needs it now: who has it comes before who will have it.
             (Some((_, parent)), Some((holder, _))) if urgency < URGENT && !parent.has(piece) => {

@@ -18,6 +18,8 @@ const ASK_PAUSE: Duration = Duration::from_millis(250);
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many times the patience a head piece may take though bytes of it come.
 const SLOW: u32 = 2;
+/// How many times the patience is left to a parent that waits for the piece itself.
+const ABOVE: u32 = 3;
 
 /// A wanted piece without a source, or whose source does not deliver.
 #[derive(Debug, Clone, Copy)]
@@ -190,7 +192,13 @@ impl Picker {
                 continue;
             }
             let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
-            let stalled_at = progressed.unwrap_or(since).max(since) + self.config.patience;
+            // Whoever waits for it himself is not what is slow: who is gets the time to be found.
+            let above = work.attempts.iter().all(|attempt| {
+                let parent = self.parents.known.get(&attempt.parent);
+                !attempt.complete && parent.is_some_and(|parent| !parent.has(piece))
+            });
+            let patience = self.config.patience * if above { ABOVE } else { 1 };
+            let stalled_at = progressed.unwrap_or(since).max(since) + patience;
             // Bytes trickle in, and somebody else has them all.
             let slow_at = since + self.config.patience * SLOW;
             let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();

@@ -1,0 +1,173 @@
+//! Who does not keep up: found from how far everybody is, as the members say every so often.
+//!
+//! A member that lacks what all its parents have had for a while, and gains far less than the
+//! quickest of the swarm do, has a slow link or a slow reader. It becomes a leaf: its children are
+//! attached elsewhere and it gets no new ones until it has caught up. Who is behind because its
+//! parents are is not to blame.
+
+use std::time::Duration;
+
+use pantala_core::{PeerId, PieceIndex, Time};
+
+use crate::{
+    Config,
+    task::{Member, Out, Task},
+};
+
+/// How long a member must have been behind at least: twice what its own word takes to come.
+const GRACE: Duration = Duration::from_millis(100);
+/// Over how long the pace of the swarm is measured.
+const SPAN: Duration = Duration::from_millis(500);
+/// Fewer pieces behind its parents is on the way, not behind.
+const BEHIND: u32 = 2;
+/// The part of the pace below which a member is slow.
+const SLOW: f64 = 0.5;
+/// How long a slow member stays a leaf at least.
+const REST: Duration = Duration::from_millis(500);
+
+/// How a member gets on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// The first piece it lacks, when last looked.
+    pub front: u32,
+    /// Pieces it has gained so far. Fronts jump where something was missing; this does not.
+    pub gained: u32,
+    /// What it had gained at the beginning of the span.
+    mark: (Time, u32),
+    /// Since when its parents have had what it lacks, and what it had gained then.
+    behind: Option<(Time, u32)>,
+    /// Since when it feeds nobody.
+    barred: Option<Time>,
+}
+
+impl Pace {
+    pub fn new(position: PieceIndex, now: Time) -> Self {
+        Self {
+            front: position.get(),
+            gained: 0,
+            mark: (now, 0),
+            behind: None,
+            barred: None,
+        }
+    }
+
+    /// Pieces a second.
+    fn rate(&self, now: Time) -> f64 {
+        let took = now.since(self.mark.0).as_secs_f64().max(0.02);
+        f64::from(self.gained.saturating_sub(self.mark.1)) / took
+    }
+
+    fn advance(&mut self, front: u32) {
+        // Its reader went back: what it lacks now it was not behind with.
+        if front < self.front {
+            self.behind = None;
+        }
+        self.front = front;
+    }
+
+    fn is_slow(&self, pace: f64, now: Time) -> bool {
+        self.behind.is_some_and(|(since, before)| {
+            let time = now.since(since);
+            let gained = f64::from(self.gained.saturating_sub(before));
+            time >= GRACE && gained + 1.0 < SLOW * pace * time.as_secs_f64()
+        })
+    }
+}
+
+impl Member {
+    /// The first piece from its position on that it lacks.
+    fn front(&self, bound: u32) -> u32 {
+        let from = self.position.get().max(self.pace.front).min(bound);
+        // It may have dropped what its reader has passed.
+        let from = if self.pace.front > self.position.get() && !self.holds_up_to(from) {
+            self.position.get()
+        } else {
+            from
+        };
+        (from..bound)
+            .find(|&piece| !self.held.contains(PieceIndex::new(piece)))
+            .unwrap_or(bound)
+    }
+
+    fn holds_up_to(&self, end: u32) -> bool {
+        (self.position.get()..end).all(|piece| self.held.contains(PieceIndex::new(piece)))
+    }
+}
+
+impl Task {
+    /// Looks how everybody gets on, and makes leaves of those that do not keep up.
+    pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        let bound = self.bound();
+        let mut pace: f64 = 0.0;
+        for member in self.members.values_mut() {
+            let front = member.front(bound);
+            member.pace.advance(front);
+            pace = pace.max(member.pace.rate(now));
+            if now.since(member.pace.mark.0) > SPAN {
+                member.pace.mark = (now, member.pace.gained);
+            }
+        }
+        let (mut slow, mut well) = (Vec::new(), Vec::new());
+        let ids: Vec<PeerId> = self.members.keys().copied().collect();
+        for peer in ids {
+            let parents = self.trees.parents(peer);
+            let fronts = parents
+                .iter()
+                .flatten()
+                .filter_map(|id| self.members.get(id));
+            let ahead = fronts.map(|parent| parent.pace.front).min();
+            let Some(member) = self.members.get_mut(&peer) else {
+                continue;
+            };
+            let front = member.pace.front;
+            if ahead.is_none_or(|ahead| ahead < front + BEHIND) {
+                member.pace.behind = None;
+            } else if member.pace.behind.is_none() {
+                member.pace.behind = Some((now, member.pace.gained));
+            }
+            // Who shares an uplink with more than it is meant for is behind for that.
+            let shared = parents
+                .iter()
+                .flatten()
+                .any(|&id| self.trees.is_overloaded(id));
+            let keeps_up = member.pace.behind.is_none() && !member.reader_bound && front < bound;
+            match member.pace.barred {
+                None if member.pace.is_slow(pace, now) && !shared => slow.push(peer),
+                Some(since) if keeps_up && now.since(since) > REST => well.push(peer),
+                _ => {}
+            }
+        }
+        for peer in well {
+            self.bar(peer, false, now);
+        }
+        for &peer in &slow {
+            self.bar(peer, true, now);
+        }
+        for peer in slow {
+            self.clear_way(peer, config, now, out);
+        }
+    }
+
+    /// Gives the children of a peer that is slow other parents, and sends it itself where an
+    /// uplink is idle: it must not share one with those that keep up.
+    pub(crate) fn clear_way(&mut self, peer: PeerId, config: &Config, now: Time, out: Out<'_>) {
+        for (child, stripe) in self.trees.children(peer) {
+            self.attach(child, stripe, Some(peer), now);
+        }
+        for stripe in 0..self.trees.stripes() {
+            self.attach(peer, stripe, None, now);
+        }
+        self.tell_parents(config, None, out);
+    }
+
+    /// Makes a member a leaf from now on, or a time in the future on, so that it does not come back
+    /// before; or lets it feed others again.
+    pub(crate) fn bar(&mut self, peer: PeerId, barred: bool, since: Time) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            let since = member.pace.barred.map_or(since, |old| old.max(since));
+            member.pace.barred = barred.then_some(since);
+            member.pace.behind = None;
+        }
+        self.trees.bar(peer, barred);
+    }
+}
