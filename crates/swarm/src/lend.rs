@@ -220,15 +220,8 @@ impl Task {
         }
         for lease in self.leases.take_all(from) {
             self.moved += 1;
-            let (first, end) = (lease.first, lease.end);
-            out.push(Output {
-                to: from,
-                message: ToPeer::LeaseEnded {
-                    task: self.id,
-                    first,
-                    end,
-                },
-            });
+            let first = lease.first;
+            self.end_lease(from, first, lease.end, out);
             match to {
                 Some(to) if self.is_free(first) => self.grant(to, first, config, now, out),
                 _ => self.pass_on(first, from, config, now, out),
@@ -251,5 +244,6 @@ impl Task {
             self.move_leases(holder, None, config, now, out);
         }
         self.watch_pace(config, now, out);
+        self.consider_probe(config, now, out);
     }
 }

@@ -29,6 +29,7 @@ mod lend;
 mod message;
 mod pace;
 mod parents;
+mod probe;
 mod resource;
 mod swarm;
 mod task;

@@ -130,7 +130,10 @@ impl Task {
                 .iter()
                 .flatten()
                 .any(|&id| self.trees.is_overloaded(id));
-            let keeps_up = member.pace.behind.is_none() && !member.reader_bound && front < bound;
+            let keeps_up = member.pace.behind.is_none()
+                && !member.reader_bound
+                && pace > 0.0
+                && member.pace.rate(now) >= SLOW * pace;
             match member.pace.barred {
                 None if member.pace.is_slow(pace, now) && !shared => slow.push(peer),
                 Some(since) if keeps_up && now.since(since) > REST => well.push(peer),

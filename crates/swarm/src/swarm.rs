@@ -172,8 +172,8 @@ impl Swarm {
                 piece,
                 digest,
             } => {
-                self.in_task(task, |task, _, now, out| {
-                    task.sealed(peer, piece, digest, now, out)
+                self.in_task(task, |task, config, now, out| {
+                    task.sealed(peer, piece, digest, config, now, out)
                 });
             }
             FromPeer::Ended { task, length } => {

@@ -5,7 +5,7 @@ use pantala_core::{
     control::{Known, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
-use crate::{Config, Output, leases::Leases, pace::Pace, tree::Trees};
+use crate::{Config, Output, leases::Leases, pace::Pace, probe::Probes, tree::Trees};
 
 /// One content and the peers that have or want it.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Task {
     pub(crate) members: BTreeMap<PeerId, Member>,
     pub(crate) trees: Trees,
     pub(crate) leases: Leases,
+    pub(crate) probes: Probes,
     pub(crate) empty_since: Option<Time>,
     pub(crate) moved: u64,
     pub(crate) chosen: u64,
@@ -70,6 +71,7 @@ impl Task {
             members: BTreeMap::new(),
             trees: Trees::new(stripes, chain),
             leases: Leases::default(),
+            probes: Probes::default(),
             empty_since: None,
             moved: 0,
             chosen: 0,
@@ -277,6 +279,7 @@ impl Task {
         peer: PeerId,
         piece: PieceIndex,
         digest: PieceDigest,
+        config: &Config,
         now: Time,
         out: Out<'_>,
     ) {
@@ -300,6 +303,7 @@ impl Task {
         if self.digests.insert(piece, digest) != Some(digest) {
             self.tell_digests(peer, vec![(piece, digest)], out);
         }
+        self.probe_sealed(peer, config, now, out);
     }
 
     pub(crate) fn tell_digests(

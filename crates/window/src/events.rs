@@ -38,9 +38,15 @@ impl Picker {
                 self.leases.insert(first, end);
                 self.asks.clear();
                 self.origin_failures = 0;
-                // The origin is asked by us now: what waits elsewhere for it waits in vain.
+                // The origin is asked by us now: what waits elsewhere waits in vain, and
+                // what trickles in would have come sooner if it could.
                 let leases = self.leases.clone();
-                self.release_waiting(|_, piece, _| leases.contains(piece));
+                self.release(|parents, piece, attempt| {
+                    let parent = parents.known.get(&attempt.parent);
+                    leases.contains(piece)
+                        && (attempt.bytes == 0
+                            || !parent.is_some_and(|parent| parent.holds.contains(piece)))
+                });
             }
             Event::LeaseEnded { first, end } => self.leases.remove(first, end),
             Event::Vouched { first, count } => {
@@ -113,32 +119,9 @@ impl Picker {
                 self.release_waiting(|parents, piece, attempt| {
                     parents.preferred(piece) != Some(attempt.parent)
                 });
-                self.hasten_left_behind();
                 true
             }
             _ => false,
-        }
-    }
-
-    /// The supernode prefers somebody else now, and had its reasons: what an old parent has begun
-    /// is gone on with by the new one, if that has it.
-    fn hasten_left_behind(&mut self) {
-        let begun: Vec<(PieceIndex, ParentId)> = self
-            .work
-            .iter()
-            .filter(|(_, work)| work.run.is_none() && work.attempts.len() == 1)
-            .filter(|(_, work)| work.attempts.iter().all(|attempt| !attempt.complete))
-            .filter_map(|(&piece, work)| {
-                let preferred = self.parents.preferred(piece)?;
-                let parent = self.parents.known.get(&preferred)?;
-                let better = work.attempts[0].parent != preferred
-                    && parent.holds.contains(piece)
-                    && !parent.demoted(self.now);
-                better.then_some((piece, preferred))
-            })
-            .collect();
-        for (piece, preferred) in begun {
-            self.fetch(piece, preferred, 0, true);
         }
     }
 

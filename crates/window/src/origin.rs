@@ -132,6 +132,11 @@ impl Picker {
             {
                 continue;
             }
+            // One after the other: two at once from the same origin make both late.
+            let near_end = |run: &Run| run.until.get().saturating_sub(run.next.get()) <= 1;
+            if !self.runs.iter().all(near_end) {
+                continue;
+            }
             let mut until = first;
             while wanted.contains_key(&until)
                 && self.may_ask_origin(until)

@@ -160,6 +160,7 @@ impl Picker {
         self.release_stalled();
         self.plan_runs(&wanted);
         self.release_demoted();
+        self.hasten_left_behind();
         self.plan_requests(&wanted);
         self.watch_heads(false);
     }

@@ -149,6 +149,30 @@ impl Picker {
         self.wake_at(at);
     }
 
+    /// The supernode prefers somebody else now, and had its reasons: what another has begun and
+    /// does not have itself is gone on with by the preferred one, if that has it or gets it.
+    pub(crate) fn hasten_left_behind(&mut self) {
+        let begun: Vec<(PieceIndex, ParentId)> = self
+            .work
+            .iter()
+            .filter(|(_, work)| work.run.is_none() && work.attempts.len() == 1)
+            .filter(|(_, work)| work.attempts.iter().all(|attempt| !attempt.complete))
+            .filter_map(|(&piece, work)| {
+                let preferred = self.parents.preferred(piece)?;
+                let parent = self.parents.known.get(&preferred)?;
+                let asked = work.attempts[0].parent;
+                let whole = self.parents.known.get(&asked);
+                let whole = whole.is_some_and(|parent| parent.holds.contains(piece));
+                let better =
+                    asked != preferred && !whole && parent.has(piece) && !parent.demoted(self.now);
+                better.then_some((piece, preferred))
+            })
+            .collect();
+        for (piece, preferred) in begun {
+            self.fetch(piece, preferred, 0, true);
+        }
+    }
+
     pub(crate) fn fetch(&mut self, piece: PieceIndex, parent: ParentId, urgency: u32, hedge: bool) {
         self.counter += 1;
         let attempt = AttemptId(self.counter);

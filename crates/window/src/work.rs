@@ -125,11 +125,18 @@ impl Picker {
         &mut self,
         leave: impl Fn(&Parents, PieceIndex, &Attempt) -> bool,
     ) {
+        self.release(|parents, piece, attempt| {
+            attempt.bytes == 0 && leave(parents, piece, attempt)
+        });
+    }
+
+    /// Cancels requests that are not complete and for which `leave` says so.
+    pub(crate) fn release(&mut self, leave: impl Fn(&Parents, PieceIndex, &Attempt) -> bool) {
         let mut released = Vec::new();
         for (&piece, work) in &mut self.work {
             let parents = &self.parents;
             work.attempts.retain(|attempt| {
-                let go = attempt.bytes == 0 && !attempt.complete && leave(parents, piece, attempt);
+                let go = !attempt.complete && leave(parents, piece, attempt);
                 if go {
                     released.push((piece, attempt.id, attempt.parent));
                 }
