@@ -20,6 +20,20 @@ impl Validators {
         self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
     }
 
+    /// Whether these say that `other` belongs to the same content: the same strong entity tag, or,
+    /// where neither has any tag, the same date.
+    pub fn vouch_for(&self, other: &Validators) -> bool {
+        match (self.strong_etag(), other.strong_etag()) {
+            (Some(a), Some(b)) => a == b,
+            _ => {
+                self.etag.is_none()
+                    && other.etag.is_none()
+                    && self.last_modified.is_some()
+                    && self.last_modified == other.last_modified
+            }
+        }
+    }
+
     /// Whether `other` may be another part of the same content: no validator that both have
     /// differs.
     pub fn agree_with(&self, other: &Validators) -> bool {
@@ -52,4 +66,26 @@ pub struct ContentMeta {
     pub fresh_for: Option<Duration>,
     /// Whether it was fetched with credentials, so that each reader must be checked.
     pub private: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v(etag: Option<&str>, date: Option<&str>) -> Validators {
+        Validators {
+            etag: etag.map(String::from),
+            last_modified: date.map(String::from),
+        }
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_the_same_is_vouched_for() {
+        assert!(v(Some("\"a\""), None).vouch_for(&v(Some("\"a\""), Some("x"))));
+        assert!(v(None, Some("x")).vouch_for(&v(None, Some("x"))));
+        assert!(!v(Some("\"a\""), Some("x")).vouch_for(&v(Some("\"b\""), Some("x"))));
+        assert!(!v(Some("W/\"a\""), Some("x")).vouch_for(&v(Some("W/\"a\""), Some("x"))));
+        assert!(!v(None, None).vouch_for(&v(None, None)));
+        assert!(!v(Some("\"a\""), Some("x")).vouch_for(&v(None, Some("x"))));
+    }
 }

@@ -386,7 +386,7 @@ impl Node {
         };
         let key = self.key(&request);
         if let Some(content) = self.open_fresh(key, &request, &opened) {
-            return content.map(Opened::Content);
+            return self.admitted(content?, request).await;
         }
         if self.inner.ports.control.control.is_none() {
             return self.learn(key, None, request, opened).await;
@@ -415,15 +415,17 @@ impl Node {
             Answer::Known(known) => {
                 let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
                 self.remember(key, known.task, fresh_for);
-                self.attach(known.task, &request, &opened, false)
-                    .map(Opened::Content)
+                {
+                    let content = self.attach(known.task, &request, &opened, false)?;
+                    self.admitted(content, request).await
+                }
             }
             Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error),
             Answer::Lost => {
                 if let Some(content) = self.open_anyway(key, &request, &opened) {
-                    return content.map(Opened::Content);
+                    return self.admitted(content?, request).await;
                 }
                 if known_before {
                     // A thousand peers may lose the same supernode at this moment.
@@ -434,6 +436,19 @@ impl Node {
                 }
                 self.learn(key, None, request, opened).await
             }
+        }
+    }
+
+    /// Waits for the origin's word that this reader may have the content, while its window is
+    /// being filled already. Where the origin has something else for this reader it gets that.
+    async fn admitted(&self, mut content: Content, request: ContentRequest) -> Result<Opened> {
+        match content.stream.admitted().await {
+            Ok(()) => Ok(Opened::Content(content)),
+            Err(error) if error.kind() == Kind::Changed => {
+                drop(content);
+                self.direct(request).await
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -564,7 +579,8 @@ impl Node {
                 return Err(error);
             }
         };
-        if !response.shareable {
+        // What is named by its digest is the same for everybody who may have it.
+        if !response.shareable && request.digest.is_none() {
             say(Learned::Unshareable);
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
@@ -576,6 +592,7 @@ impl Node {
         let task = match &request.digest {
             Some(digest) => {
                 meta.fresh_for = Some(FOR_EVER);
+                meta.private |= !response.shareable;
                 TaskId::of_digest(digest)
             }
             None => TaskId::of_content(&key, &meta.validators, meta.length, rand::random()),
@@ -704,10 +721,10 @@ impl Node {
         let (task, reader, start, end): (Arc<TaskHandle>, Arc<Reader>, u64, _) = found?;
         let meta = task.meta.read().clone();
         let admission = (meta.private && !learned)
-            .then(|| self.admission(task.key, request))
+            .then(|| self.admission(&task, &meta, request))
             .flatten();
         if learned {
-            self.admit(admission_name(task.key, request));
+            self.admit(admission_name(task.id, request));
         }
         let whole = request.range.is_none() || (start == 0 && end == meta.length);
         let proven = task.proven.load(std::sync::atomic::Ordering::Relaxed);
@@ -737,20 +754,28 @@ impl Node {
         })
     }
 
-    /// Asks the origin whether it would serve this reader, unless it said so a moment ago.
+    /// Asks the origin whether it would serve this very content to this reader, unless it said so
+    /// a moment ago.
     fn admission(
         &self,
-        key: ResourceKey,
+        task: &TaskHandle,
+        meta: &ContentMeta,
         request: &ContentRequest,
     ) -> Option<JoinHandle<Result<()>>> {
-        let name = admission_name(key, request);
+        let name = admission_name(task.id, request);
         let remembered = self.inner.admitted.lock().get(&name).copied();
         if remembered.is_some_and(|since| since.elapsed() < ADMISSION) {
             return None;
         }
         let (this, url, headers) = (self.clone(), request.url.clone(), request.headers.clone());
+        // A digest says what it is; behind a URL there may be a content for each user.
+        let same = request.digest.is_none().then(|| meta.validators.clone());
         Some(self.inner.ports.tracker.spawn(async move {
-            this.inner.ports.origin.check(&url, &headers).await?;
+            let served = this.inner.ports.origin.check(&url, &headers).await?;
+            if same.is_some_and(|same| !same.vouch_for(&served)) {
+                let what = "the origin has something else for these credentials";
+                return Err(Error::new(Who::Origin, Kind::Changed, what));
+            }
             this.admit(name);
             Ok(())
         }))
@@ -788,12 +813,14 @@ impl Node {
             })
         });
         if new && let Some(commands) = taken {
+            let ranges = known.meta.ranges;
             let config = WindowConfig {
                 window: match self.inner.config.window {
                     Some(pieces) => WindowSize::Static(pieces),
                     None => WindowConfig::default().window,
                 },
-                return_after: if solo {
+                return_after: if solo || !ranges {
+                    // Nobody else would use the lease, or could without starting at byte 0.
                     None
                 } else {
                     WindowConfig::default().return_after
@@ -911,7 +938,7 @@ fn bounds(range: Option<Range>, length: Option<u64>) -> Result<(u64, Option<u64>
         )
     };
     match (range, length) {
-        (None, _) => Ok((0, None)),
+        (None, length) => Ok((0, length)),
         (Some(Range::Bytes(range)), None) => Ok((range.start(), range.end())),
         (Some(Range::Bytes(range)), Some(length)) => {
             if range.start() >= length && !(range.start() == 0 && range.end().is_none()) {
@@ -930,9 +957,9 @@ fn bounds(range: Option<Range>, length: Option<u64>) -> Result<(u64, Option<u64>
 }
 
 /// Names a reader's credentials for a content without keeping them.
-fn admission_name(key: ResourceKey, request: &ContentRequest) -> [u8; 32] {
+fn admission_name(task: TaskId, request: &ContentRequest) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
-    hash.update(key.as_bytes());
+    hash.update(task.as_bytes());
     let mut put = |bytes: &[u8]| {
         hash.update(&(bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
@@ -964,7 +991,7 @@ mod tests {
 
     #[test]
     fn ranges_become_offsets() {
-        assert_eq!(bounds(None, Some(10)), Ok((0, None)));
+        assert_eq!(bounds(None, Some(10)), Ok((0, Some(10))));
         assert_eq!(bounds(bytes(2, Some(5)), Some(10)), Ok((2, Some(5))));
         assert_eq!(bounds(bytes(2, Some(50)), Some(10)), Ok((2, Some(10))));
         assert_eq!(bounds(bytes(2, None), Some(10)), Ok((2, Some(10))));

@@ -215,12 +215,18 @@ impl StreamIo {
         ))
     }
 
+    /// The origin's word that this reader may have the content.
+    pub(crate) async fn admitted(&mut self) -> Result<()> {
+        let Some(admission) = &mut self.admission else {
+            return Ok(());
+        };
+        let admitted = admission.await.unwrap_or_else(|_| Err(error::stopping()));
+        self.admission = None;
+        admitted
+    }
+
     async fn take(&mut self) -> Result<Option<Bytes>> {
-        if let Some(admission) = &mut self.admission {
-            let admitted = admission.await.unwrap_or_else(|_| Err(error::stopping()));
-            self.admission = None;
-            admitted?;
-        }
+        self.admitted().await?;
         if self.is_at_end() {
             return self.finish().map(|()| None);
         }

@@ -210,11 +210,12 @@ impl OriginClient {
     }
 
     /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a
-    /// GET of one byte where HEAD is no help.
+    /// GET of one byte where HEAD is no help. Gives what tells the content it would serve from
+    /// others.
     ///
     /// # Errors
     /// [`Kind::Denied`] when it would not, and what else keeps it from answering.
-    pub async fn check(&self, url: &Url, headers: &HeaderMap) -> Result<()> {
+    pub async fn check(&self, url: &Url, headers: &HeaderMap) -> Result<Validators> {
         let sent = end_to_end(headers, &self.transport.config().user_agent);
         let mut method = if is_signed(url) {
             Method::GET
@@ -225,7 +226,7 @@ impl OriginClient {
         loop {
             let failure = match self.ask(&method, url, &sent).await {
                 Ok(answer) => match judge(&method, url, headers, &answer) {
-                    Verdict::Served => return Ok(()),
+                    Verdict::Served => return Ok(head::validators(answer.response.headers())),
                     Verdict::AskWithGet => {
                         method = Method::GET;
                         continue;

@@ -92,10 +92,7 @@ fn meta(
     let ignored = !partial && !request.range.is_all() && request.if_range().is_none();
     ContentMeta {
         length,
-        validators: Validators {
-            etag: text(headers, header::ETAG),
-            last_modified: text(headers, header::LAST_MODIFIED),
-        },
+        validators: validators(headers),
         ranges: partial || (!ignored && accepts_ranges(headers)),
         content_type: text(headers, header::CONTENT_TYPE),
         content_encoding: text(headers, header::CONTENT_ENCODING)
@@ -103,6 +100,14 @@ fn meta(
         headers: kept(headers),
         fresh_for: freshness::fresh_for(headers, SystemTime::now()),
         private: carries_credentials(&request.url, &request.headers),
+    }
+}
+
+/// What tells the content from others, by the headers that come with it.
+pub(crate) fn validators(headers: &HeaderMap) -> Validators {
+    Validators {
+        etag: text(headers, header::ETAG),
+        last_modified: text(headers, header::LAST_MODIFIED),
     }
 }
 

@@ -101,7 +101,11 @@ impl Swarm {
         let mut out = Vec::new();
         let position = found.piece_at(reader.start);
         found.join(addr, position, &self.config, self.now, &mut out);
-        let known = found.known(addr.id);
+        let mut known = found.known(addr.id);
+        // Counted from now: what one peer learned is no fresher at another.
+        if let Some(Resource::Known { fresh_until, .. }) = self.resources.get(&key) {
+            known.meta.fresh_for = Some(fresh_until.since(self.now));
+        }
         self.send(addr.id, ToPeer::Known { key, known });
         self.outputs.extend(out);
     }
