@@ -819,23 +819,28 @@ impl Driver {
     }
 
     fn redial(&mut self, now: Instant) {
-        let wanted: Vec<PeerAddr> = self
-            .wanted_parents
-            .preferred
+        let due: Vec<PeerId> = self
+            .links
             .iter()
-            .copied()
-            .flatten()
-            .chain(self.wanted_parents.others.iter().copied())
+            .filter(|(_, linked)| linked.retry_at.is_some_and(|at| now >= at))
+            .map(|(&peer, _)| peer)
             .collect();
-        for addr in wanted {
-            if let Some(linked) = self.links.get_mut(&addr.id)
-                && linked.retry_at.is_some_and(|at| now >= at)
-            {
-                linked.retry_at = None;
-                self.ports
-                    .links
-                    .follow(addr, self.handle.id, self.handle.commands.clone());
-            }
+        for peer in due {
+            let Parents { preferred, others } = &self.wanted_parents;
+            let wanted = preferred
+                .iter()
+                .flatten()
+                .chain(others)
+                .find(|addr| addr.id == peer);
+            let (Some(&addr), Some(linked)) = (wanted, self.links.get_mut(&peer)) else {
+                // It was kept only for what it was sending.
+                self.links.remove(&peer);
+                continue;
+            };
+            linked.retry_at = None;
+            self.ports
+                .links
+                .follow(addr, self.handle.id, self.handle.commands.clone());
         }
     }
 
