@@ -11,9 +11,13 @@
 //! - A source lease is a range of pieces that one peer, and no other, fetches from the origin. It
 //!   moves on when its holder leaves, falls silent, gets no byte for long, or gives it back.
 //! - Each task has as many trees as stripes (piece `i` is of stripe `i mod stripes`), rooted at
-//!   the holder of the lease at the live edge. A peer is an inner node in one tree and a leaf in
-//!   the others, so that it passes on about as much as it receives. The tree is a preference:
-//!   peers also know some others, and leave a parent that is late.
+//!   the holder of the lease at the live edge. The first members in step, and those who join in
+//!   turn, are a chain; below its end a peer is an inner node in one tree and a leaf in the others.
+//!   Either way it passes on about as much as it receives. The tree is a preference: peers also
+//!   know some others, and leave a parent that is late.
+//! - A member that does not keep up though its parents have what it lacks becomes a leaf where an
+//!   uplink is idle, until it has caught up. Who may only be waiting for the lease holder is held
+//!   against it by a probe: a lease for a piece ahead, which takes the lease over if it is quicker.
 //! - A digest comes from who held the lease for the piece, and goes to all members.
 //!
 //! # Invariants (checked by `debug_assert!`s and by the property tests)
@@ -23,6 +27,7 @@
 //! 3. The count of copies of a piece is the number of members that said they hold it.
 //! 4. Nothing is kept of a peer that has gone.
 
+mod check;
 mod learn;
 mod leases;
 mod lend;

@@ -77,6 +77,10 @@ impl Pace {
 impl Member {
     /// The first piece from its position on that it lacks.
     fn front(&self, bound: u32) -> u32 {
+        // Who was done once may drop what it likes.
+        if self.pace.front >= bound {
+            return bound;
+        }
         let from = self.position.get().max(self.pace.front).min(bound);
         // It may have dropped what its reader has passed.
         let from = if self.pace.front > self.position.get() && !self.holds_up_to(from) {

@@ -37,6 +37,26 @@ impl Task {
         }
     }
 
+    /// A peer that came back may be further than the root, which was the first to come back: then
+    /// it is the one to go on at the origin.
+    pub(crate) fn reconsider_root(
+        &mut self,
+        peer: PeerId,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(root) = self.trees.root().filter(|&root| root != peer) else {
+            return;
+        };
+        let held = |id| self.members.get(&id).map_or(0, |member| member.held.len());
+        if held(peer) > held(root) && !self.leases.any_of(root) {
+            self.trees.set_root(peer);
+            self.attach_adrift(now);
+            self.tell_parents(config, Some(peer), out);
+        }
+    }
+
     pub(crate) fn attach_adrift(&mut self, now: Time) {
         for (peer, stripe) in self.trees.adrift() {
             self.attach(peer, stripe, None, now);

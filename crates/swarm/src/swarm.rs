@@ -247,6 +247,7 @@ impl Swarm {
         found.join(addr, position, &self.config, self.now, &mut out);
         found.have(peer, &held, &[], position, false, self.now);
         found.resume_digests(peer, digests, &mut out);
+        found.reconsider_root(peer, &self.config, self.now, &mut out);
         let known = found.known(peer);
         self.send(peer, ToPeer::Known { key, known });
         self.outputs.extend(out);
@@ -276,6 +277,7 @@ impl Swarm {
         let mut out = Vec::new();
         for task in self.tasks.values_mut() {
             task.tick(&self.config, self.now, &mut out);
+            debug_assert!(task.check(), "an invariant of {:?} is broken", task.id);
         }
         self.outputs.extend(out);
         let patience = self.config.lease_timeout * LEARN_PATIENCE;

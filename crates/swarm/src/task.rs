@@ -135,7 +135,10 @@ impl Task {
         let peer = addr.id;
         self.members
             .entry(peer)
-            .and_modify(|member| member.position = position)
+            .and_modify(|member| {
+                member.position = position;
+                member.pace = Pace::new(position, now);
+            })
             .or_insert_with(|| Member::new(addr, position, now));
         let members = &self.members;
         self.trees.add(peer, |other| {

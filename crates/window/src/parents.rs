@@ -115,7 +115,7 @@ impl Parent {
     /// It sent wrong bytes. The first time it may only have passed on what it could not check yet.
     pub fn lied(&mut self, now: Time) {
         self.corrupt += 1;
-        if self.corrupt > 1 {
+        if self.corrupt > 3 {
             self.strike(now);
         }
     }

@@ -17,7 +17,7 @@ pub(crate) const URGENT: u32 = 2;
 const ASK_PAUSE: Duration = Duration::from_millis(250);
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many times the patience a head piece may take though bytes of it come.
-const SLOW: u32 = 2;
+const SLOW: u32 = 4;
 /// How many times the patience is left to a parent that waits for the piece itself.
 const ABOVE: u32 = 3;
 
@@ -274,10 +274,12 @@ impl Picker {
         }
     }
 
-    /// Who was asked and does not deliver is avoided if it holds the piece, or somebody else does.
-    /// When all that there is of it is on its way, what is late may lie above them all.
+    /// Who was asked and does not deliver is avoided if it holds the piece. If it lacks that itself,
+    /// what is slow lies above it: whoever left it would take from those that get on, and the
+    /// supernode finds out. Without one it is avoided as well if somebody else holds the piece.
     pub(crate) fn blame(&mut self, piece: PieceIndex, asked: &[ParentId], elsewhere: bool) {
         let now = self.now;
+        let elsewhere = elsewhere && matches!(self.supernode, Supernode::Down { .. });
         for &parent in asked {
             if let Some(found) = self.parents.known.get_mut(&parent)
                 && !found.demoted(now)
