@@ -162,6 +162,23 @@ fn scenarios() -> Vec<(String, Scenario, Vec<usize>)> {
         ..Class::new(4, RATE)
     }];
     add("small-caches", cache);
+    for rate in [20e6, 50e6, 100e6] {
+        let name = format!("all-with-link{}-at2", rate / 1e6);
+        add(&name, among(2, Class::new(1, rate)));
+    }
+    for rate in [10e6, 1000e6] {
+        let mut all = peers(8);
+        all.origin_rate = rate;
+        all.classes = vec![Class::new(8, rate)];
+        add(&format!("all-{}", rate / 1e6), all);
+    }
+    add(
+        "latency-20ms",
+        Scenario {
+            latency: Duration::from_millis(20),
+            ..peers(8)
+        },
+    );
     add(
         "b500-128",
         Scenario {

@@ -27,7 +27,7 @@ const PIECES: u32 = 1;
 const AHEAD: u32 = 2;
 /// Pieces that must be left, or there is nothing to be gained.
 const LEFT: u32 = 8;
-/// How long a probe may take.
+/// How long a probe may take while the holder brings far more.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How many times quicker a probe must be to take over.
 const BETTER: f64 = 1.5;
@@ -81,7 +81,7 @@ impl Task {
                 .any(|piece| self.leases.holds(running.peer, PieceIndex::new(piece)));
             if lost {
                 self.probe_in_vain(now);
-            } else if now.since(running.since) > PATIENCE {
+            } else if now.since(running.since) > PATIENCE && running.against > PIECES * 2 {
                 self.withdraw(running, holder, config, now, out);
             }
             return;
