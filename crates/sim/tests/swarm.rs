@@ -131,8 +131,9 @@ fn a_lease_moves_on_from_who_dies() {
 #[test]
 fn a_lease_moves_on_from_who_freezes() {
     let (report, ratio) = complete(with_fault(Fault::FreezeHolder { at: HALF }));
-    assert!(ratio <= 1.12, "{ratio:.3} {report}");
-    assert!(report.longest_stall() <= 0.25, "{report}");
+    // Doubting a holder sooner would disturb origins that send in bursts.
+    assert!(ratio <= 1.15, "{ratio:.3} {report}");
+    assert!(report.longest_stall() <= 0.45, "{report}");
     assert!(report.leases_moved >= 1);
     assert!(report.origin_bytes <= 68 * MIB, "{report}");
 }
