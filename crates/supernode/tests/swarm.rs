@@ -153,7 +153,11 @@ async fn the_second_peer_is_sent_to_the_first() {
     second.say(register());
     first.say(learned(&meta));
     let known = second.known().await;
-    assert_eq!((known.task, &known.meta), (task(), &meta));
+    // What is left of its freshness is counted from when the first learned it.
+    let mut told = known.meta.clone();
+    let left = told.fresh_for.take();
+    assert!(left.is_some_and(|left| left <= std::time::Duration::from_secs(10)));
+    assert_eq!((known.task, &told), (task(), &meta));
     let parents = known.parents;
     let preferred = parents.preferred.iter().flatten();
     assert!(
