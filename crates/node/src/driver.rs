@@ -126,8 +126,8 @@ struct Assumed {
 
 /// How often a request's progress is told to the brain.
 const PROGRESS: Duration = Duration::from_millis(50);
-/// How often a lease holder says that it lives.
-const PULSE: Duration = Duration::from_millis(250);
+/// How often a lease holder says that it lives: one that has fallen silent is found out by that.
+const PULSE: Duration = Duration::from_millis(100);
 /// How long a reader must have been the slow one until the supernode hears of it.
 const BOUND: Duration = Duration::from_millis(300);
 const REDIAL: Duration = Duration::from_millis(500);

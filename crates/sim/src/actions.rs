@@ -183,6 +183,7 @@ impl World {
             sent: 0,
             until,
             goal,
+            burst: (0, 0),
             flying: 0,
             queued: false,
         });

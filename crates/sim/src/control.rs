@@ -15,7 +15,7 @@ use crate::{
 };
 
 const HAVE: Nanos = 50_000_000;
-const PULSE: Nanos = 250_000_000;
+const PULSE: Nanos = 100_000_000;
 
 impl World {
     pub(crate) fn report_to_swarm(&mut self, peer: Index, message: FromPeer) {

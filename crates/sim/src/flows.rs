@@ -2,7 +2,7 @@
 
 use crate::{
     peer::State,
-    queue::{Flow, Happening, Index},
+    queue::{Flow, Happening, Index, Nanos},
     world::World,
 };
 
@@ -149,6 +149,9 @@ impl World {
         }
         let (piece, from) = (run.piece, run.sent);
         let bytes = (size - from).min(self.scenario.block);
+        if self.pauses(at, bytes) {
+            return false;
+        }
         let run = &mut self.runs[at as usize];
         run.flying += bytes;
         run.sent += bytes;
@@ -171,6 +174,27 @@ impl World {
             },
         );
         true
+    }
+
+    /// Whether the origin pauses before a transfer's next block: between two bursts.
+    fn pauses(&mut self, at: Index, bytes: u32) -> bool {
+        let Some((size, rate)) = self.scenario.origin_bursts else {
+            return false;
+        };
+        let run = &mut self.runs[at as usize];
+        let (sent, began) = run.burst;
+        let next = began + (size as f64 * 8e9 / rate) as Nanos;
+        if sent == 0 || (sent >= size && self.now >= next) {
+            run.burst = (u64::from(bytes), self.now);
+            return false;
+        }
+        if sent >= size {
+            // Asked again when the pause is over.
+            self.queue.push(next, Happening::RunOpen { run: at });
+            return true;
+        }
+        run.burst.0 += u64::from(bytes);
+        false
     }
 
     /// When a block that leaves its sender at `sent` has come in: the receiver's downlink takes it

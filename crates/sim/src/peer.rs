@@ -142,6 +142,8 @@ pub(crate) struct Run {
     pub sent: u32,
     pub until: PieceIndex,
     pub goal: Option<PieceIndex>,
+    /// What the origin has sent of the burst, and when the burst began.
+    pub burst: (u64, Nanos),
     pub flying: u32,
     pub queued: bool,
 }

@@ -9,6 +9,9 @@ pub struct Scenario {
     pub classes: Vec<Class>,
     /// The origin's uplink.
     pub origin_rate: f64,
+    /// Where the origin sends each transfer in bursts: so many bytes as its uplink allows, and a pause,
+    /// so that the transfer has this rate in the long run.
+    pub origin_bursts: Option<(u64, f64)>,
     /// One way between any two hosts.
     pub latency: Duration,
     /// When the peers' readers come.
@@ -140,6 +143,7 @@ impl Default for Scenario {
             size: 64 << 20,
             classes: vec![Class::new(8, 200e6)],
             origin_rate: 200e6,
+            origin_bursts: None,
             latency: Duration::from_micros(200),
             arrivals: Arrivals::AtOnce,
             faults: Vec::new(),

@@ -2,9 +2,11 @@
 //!
 //! While all wait for the lease holder nothing tells a slow holder from a slow origin. So when a
 //! holder brings little a member whose uplink is idle gets a lease for a piece ahead, cut out of
-//! the holder's. When it brings them far sooner than the holder brings its own in that time, it takes over. A
-//! probe costs next to nothing where both are alike: the origin sends the same bytes, the holder
-//! gets its share of them over an uplink that was idle. What did not help is done ever more rarely.
+//! the holder's. When it brings that far sooner than the holder brings its own in that time, and
+//! than it did at its best lately, it takes over. An origin that sends in bursts is known by its
+//! pauses, which then end no lease. A probe costs next to nothing where both are alike: the origin
+//! sends the same bytes, the holder gets its share of them over an uplink that was idle. What did
+//! not help is done ever more rarely.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,10 +19,20 @@ use crate::{
 
 /// How long nothing may have come from a holder until it is doubted,
 const DOUBTED: Duration = Duration::from_millis(100);
-/// and how few pieces, in how long. Probing whoever pauses was tried: each probe cuts the transfer
-/// in two, and an origin that sends in bursts had 1.19 × S taken from it.
+/// and how few pieces, in how long, unless it has fallen silent altogether. Probing whoever pauses
+/// was tried: each probe disturbs the transfer, and an origin that sends in bursts had 1.19 × S
+/// taken from it.
 const FEW: usize = 2;
 const RECENT: Duration = Duration::from_millis(400);
+/// Longer than this a holder that lives says nothing: twice the pause between two of its pulses.
+const SILENT: Duration = Duration::from_millis(220);
+/// Over how long its pieces tell how quick a holder can be, and how many of them.
+const SPAN: Duration = Duration::from_secs(2);
+const PIECES_KEPT: usize = 32;
+/// Where a pause is so many times as long as the shortest one, the origin sends in bursts.
+const BURST: u32 = 4;
+/// How many times its longest pause a bursty origin may pause.
+const LONGER: f64 = 1.5;
 /// What a new holder has for its first piece.
 const GRACE: Duration = Duration::from_millis(150);
 /// The pause after a probe; doubles with each in vain.
@@ -31,7 +43,8 @@ const PIECES: u32 = 1;
 const AHEAD: u32 = 2;
 /// Pieces that must be left, or there is nothing to be gained.
 const LEFT: u32 = 8;
-/// How long a probe may take while the holder brings far more.
+/// How long a probe may take while the holder brings far more; and how long a holder that was
+/// quick and lives may bring nothing when the probe is there.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How many times quicker a probe must be to take over.
 const BETTER: f64 = 1.5;
@@ -42,8 +55,11 @@ pub(crate) struct Probes {
     holder: Option<PeerId>,
     /// When its last piece came.
     last: Time,
-    /// When its last few pieces came, in the order in which they did.
+    /// When its last pieces came, in the order in which they did.
     recent: VecDeque<Time>,
+    /// The longest pause that ended while the origin sent in bursts, and when it ended. It is the
+    /// origin's habit, and outlives the holder.
+    habit: Option<(Duration, Time)>,
     /// No probe before.
     next: Time,
     pause: Duration,
@@ -62,13 +78,102 @@ struct Running {
     against: u32,
     /// When the piece before those came.
     last: Time,
+    /// How long the probe took, when it is there.
+    took: Option<Duration>,
+}
+
+/// What a probe has shown.
+enum Verdict {
+    Quicker,
+    InVain,
+    /// The holder may only be between two bursts.
+    Open,
+}
+
+impl Probes {
+    /// The holder brought a piece.
+    fn brought(&mut self, now: Time) {
+        self.last = now;
+        self.recent.push_back(now);
+        while self.recent.len() > PIECES_KEPT
+            || self.recent.front().is_some_and(|&at| now.since(at) > SPAN)
+        {
+            self.recent.pop_front();
+        }
+        if let (Some(shortest), Some(longest)) = (self.shortest(now), self.gaps(now).max())
+            && longest >= shortest * BURST
+            && self.habit(now).is_none_or(|habit| habit <= longest)
+        {
+            self.habit = Some((longest, now));
+        }
+        if let Some(running) = &mut self.running {
+            running.against += 1;
+        }
+    }
+
+    /// The times between its pieces lately.
+    fn gaps(&self, now: Time) -> impl Iterator<Item = Duration> {
+        let ends = self.recent.iter().skip(1);
+        let pairs = self.recent.iter().zip(ends);
+        pairs
+            .filter(move |(_, end)| now.since(**end) <= SPAN)
+            .map(|(start, end)| end.since(*start))
+    }
+
+    /// The least time that a piece took lately: how quick the holder can be.
+    fn shortest(&self, now: Time) -> Option<Duration> {
+        self.gaps(now).min()
+    }
+
+    /// The origin's longest pause lately, where it sends in bursts.
+    fn habit(&self, now: Time) -> Option<Duration> {
+        let (pause, at) = self.habit?;
+        (now.since(at) <= SPAN * 2).then_some(pause)
+    }
+
+    /// How long the holder may bring nothing.
+    fn tolerated(&self, now: Time) -> Duration {
+        let habit = self.habit(now).unwrap_or_default().mul_f64(LONGER);
+        DOUBTED.max(habit)
+    }
+
+    fn has_brought_little(&self, now: Time) -> bool {
+        let recent = self.recent.iter().rev();
+        recent.take_while(|&&at| now.since(at) <= RECENT).count() <= FEW
+    }
+
+    /// What the probe under way has shown. A probe has an origin's first burst for itself, and an
+    /// uplink that was idle: it must do better than the holder at its best.
+    fn verdict(&self, running: &Running, silent: bool, now: Time) -> Verdict {
+        let Some(took) = running.took else {
+            return Verdict::Open;
+        };
+        let quick = f64::from(PIECES) / took.as_secs_f64().max(1e-3);
+        let meanwhile = now.since(running.last);
+        // One more may be all but there.
+        let holder = f64::from(running.against + 1) / meanwhile.as_secs_f64().max(1e-3);
+        let best = self.shortest(now).filter(|_| !silent);
+        if running.against == 0 && best.is_some() && meanwhile <= PATIENCE.max(self.tolerated(now))
+        {
+            return Verdict::Open;
+        }
+        let best = best.filter(|_| running.against > 0);
+        let best = best.map_or(0.0, |gap| 1.0 / gap.as_secs_f64().max(1e-3));
+        if quick >= BETTER * holder.max(best) {
+            Verdict::Quicker
+        } else {
+            Verdict::InVain
+        }
+    }
 }
 
 impl Task {
-    /// Starts a probe if it is time for one.
+    /// Starts a probe if it is time for one, or ends the one under way.
     pub(crate) fn consider_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let lead = self.leases.iter().find(|lease| lease.end.is_none());
-        let Some((holder, first)) = lead.map(|lease| (lease.holder, lease.first)) else {
+        let Some((holder, first, alive)) =
+            lead.map(|lease| (lease.holder, lease.first, lease.alive))
+        else {
             return;
         };
         if self.probes.holder != Some(holder) {
@@ -77,14 +182,19 @@ impl Task {
                 last: now,
                 next: now + GRACE,
                 pause: PAUSE,
+                habit: self.probes.habit,
                 ..Probes::default()
             };
         }
+        let silent = now.since(alive) > SILENT;
         if let Some(running) = self.probes.running {
-            let lost = !(running.first.get()..running.end.get())
-                .any(|piece| self.leases.holds(running.peer, PieceIndex::new(piece)));
+            let lost = running.took.is_none()
+                && !(running.first.get()..running.end.get())
+                    .any(|piece| self.leases.holds(running.peer, PieceIndex::new(piece)));
             if lost {
                 self.probe_in_vain(now);
+            } else if running.took.is_some() {
+                self.judge(silent, config, now, out);
             } else if now.since(running.since) > PATIENCE && running.against > PIECES * 2 {
                 self.withdraw(running, holder, config, now, out);
             }
@@ -95,15 +205,9 @@ impl Task {
         let left = self.bound().saturating_sub(first.get());
         let free =
             (probe.get()..end.get()).all(|piece| self.leases.holds(holder, PieceIndex::new(piece)));
-        let few = self
-            .probes
-            .recent
-            .iter()
-            .filter(|&&at| now.since(at) <= RECENT)
-            .count()
-            <= FEW;
-        let doubted = now >= self.probes.next && now.since(self.probes.last) > DOUBTED && few;
-        if !doubted || left < LEFT || !self.meta.ranges || !free {
+        let pauses = now.since(self.probes.last) > self.probes.tolerated(now);
+        let doubted = pauses && (silent || self.probes.has_brought_little(now));
+        if now < self.probes.next || !doubted || left < LEFT || !self.meta.ranges || !free {
             return;
         }
         let Some(peer) = self.probe_candidate(holder, probe, now) else {
@@ -116,6 +220,7 @@ impl Task {
             since: now,
             against: 0,
             last: self.probes.last,
+            took: None,
         });
         self.probes.tried = Some(peer);
         self.leases.give_back(holder, probe, Some(end));
@@ -144,31 +249,38 @@ impl Task {
     /// A leased piece came: the holder's, or a probe's.
     pub(crate) fn probe_sealed(&mut self, peer: PeerId, config: &Config, now: Time, out: Out<'_>) {
         if self.probes.holder == Some(peer) {
-            self.probes.last = now;
-            self.probes.recent.push_back(now);
-            if self.probes.recent.len() > FEW + 1 {
-                self.probes.recent.pop_front();
+            self.probes.brought(now);
+        } else if let Some(running) = self.probes.running
+            && running.peer == peer
+            && running.took.is_none()
+        {
+            let held = |piece| self.copies(PieceIndex::new(piece)) > 0;
+            if !(running.first.get()..running.end.get()).all(held) {
+                return;
             }
             if let Some(running) = &mut self.probes.running {
-                running.against += 1;
+                running.took = Some(now.since(running.since));
             }
+        } else {
             return;
         }
-        let Some(running) = self.probes.running.filter(|running| running.peer == peer) else {
+        let lead = self.leases.iter().find(|lease| lease.end.is_none());
+        let silent = lead.is_some_and(|lease| now.since(lease.alive) > SILENT);
+        self.judge(silent, config, now, out);
+    }
+
+    /// Ends a probe that has shown what it can.
+    fn judge(&mut self, silent: bool, config: &Config, now: Time, out: Out<'_>) {
+        let Some(running) = self.probes.running else {
             return;
         };
-        let held = |piece| self.copies(PieceIndex::new(piece)) > 0;
-        if !(running.first.get()..running.end.get()).all(held) {
-            return;
-        }
-        let took = now.since(running.since).as_secs_f64().max(1e-3);
-        let meanwhile = now.since(running.last).as_secs_f64().max(1e-3);
-        let quick = f64::from(PIECES) / took;
-        // One more may be all but there.
-        let holder = f64::from(running.against + 1) / meanwhile;
-        self.probe_in_vain(now);
-        if quick >= BETTER * holder {
-            self.take_over(peer, config, now, out);
+        match self.probes.verdict(&running, silent, now) {
+            Verdict::Open => {}
+            Verdict::InVain => self.probe_in_vain(now),
+            Verdict::Quicker => {
+                self.probe_in_vain(now);
+                self.take_over(running.peer, config, now, out);
+            }
         }
     }
 
@@ -203,6 +315,7 @@ impl Task {
             return;
         };
         self.probes.last = now;
+        self.probes.recent.clear();
         self.moved += 1;
         let taken = self.leases.take_all(holder);
         self.bar(holder, true, now);

@@ -158,7 +158,7 @@ http {{
     server {{
         listen {addr};
         root {directory}/www;
-        location /slow/ {{ alias {directory}/www/; limit_rate 16m; sendfile_max_chunk 64k; }}
+        location /slow/ {{ alias {directory}/www/; limit_rate 16m; }}
         location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
         location = /connections {{ stub_status; access_log off; }}
         {statuses}
