@@ -91,7 +91,10 @@ pub enum Trouble {
     /// It cannot be reached.
     Gone,
     /// It sent wrong bytes.
-    Corrupt,
+    Corrupt {
+        /// Of which piece.
+        piece: PieceIndex,
+    },
 }
 
 /// A peer to its supernode.

@@ -98,6 +98,8 @@ struct Attempt {
     reported: u64,
     /// All its bytes are here.
     fetched: bool,
+    /// It went on with what somebody else began: wrong bytes may be either's.
+    goes_on: bool,
 }
 
 struct Linked {
@@ -923,10 +925,11 @@ impl Driver {
         let parent = self
             .attempts
             .remove(&attempt)
+            .filter(|attempt| !attempt.goes_on)
             .and_then(|attempt| self.parents.get(&attempt.parent).copied());
         tracing::warn!(task = ?self.handle.id, %piece, ?parent, "a peer sent wrong bytes");
         if let Some(peer) = parent {
-            let trouble = Trouble::Corrupt;
+            let trouble = Trouble::Corrupt { piece };
             self.say(FromPeer::Trouble {
                 task: self.handle.id,
                 peer,
@@ -1107,6 +1110,7 @@ impl Driver {
             waiting_for_room: None,
             reported: 0,
             fetched: false,
+            goes_on: false,
         };
         self.attempts.insert(attempt, state);
         if !hedge && let Some(writer) = self.partial.remove(&piece) {
@@ -1153,6 +1157,7 @@ impl Driver {
             }
         }
         let buffer = writer.buffer().clone();
+        let goes_on = writer.position() > 0;
         let want = Want {
             attempt,
             task: self.handle.id,
@@ -1164,6 +1169,7 @@ impl Driver {
         };
         if let Some(state) = self.attempts.get_mut(&attempt) {
             state.buffer = Some(buffer);
+            state.goes_on = goes_on;
             state.waiting_for_room = None;
         }
         match link.want(want) {

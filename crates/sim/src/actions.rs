@@ -78,7 +78,7 @@ impl World {
                 let given_up = peer
                     .flights
                     .get(&piece)
-                    .is_some_and(|f| f.complete == Some(attempt));
+                    .is_some_and(|f| f.complete.is_some_and(|(of, _)| of == attempt));
                 if given_up {
                     peer.flights.remove(&piece);
                 }
@@ -145,6 +145,7 @@ impl World {
             link,
             piece,
             bytes: from,
+            goes_on: from > 0,
             told: from,
         };
         peer.attempts.insert(attempt, request);

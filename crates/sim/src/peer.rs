@@ -80,8 +80,9 @@ pub(crate) struct InFlight {
     pub bytes: u32,
     /// Among them are wrong ones.
     pub tainted: bool,
-    /// All bytes are there and wait for the digest; this request brought the last.
-    pub complete: Option<AttemptId>,
+    /// All bytes are there and wait for the digest: the request that brought the last, and over
+    /// which link, if it brought all.
+    pub complete: Option<(AttemptId, Option<Index>)>,
 }
 
 /// One request to a parent, as the child sees it.
@@ -90,6 +91,8 @@ pub(crate) struct Request {
     pub link: Index,
     pub piece: PieceIndex,
     pub bytes: u32,
+    /// It goes on with what somebody else began.
+    pub goes_on: bool,
     /// What of it the picker was told.
     pub told: u32,
 }

@@ -1,6 +1,9 @@
 //! What a host does with the blocks that come, and what its reader takes.
 
-use pantala_core::{PieceDigest, PieceIndex, control::FromPeer};
+use pantala_core::{
+    PieceDigest, PieceIndex,
+    control::{FromPeer, Trouble},
+};
 use pantala_window::{AttemptId, Event, Failure};
 
 use crate::{
@@ -54,7 +57,7 @@ impl World {
         }
         let complete = end == size && flight.bytes == size;
         if complete && flight.complete.is_none() {
-            flight.complete = Some(attempt);
+            flight.complete = Some((attempt, (!request.goes_on).then_some(at)));
         }
         let short = end == size && !complete;
         if first {
@@ -144,7 +147,7 @@ impl World {
         let Some(flight) = peer.flights.get(&piece) else {
             return;
         };
-        let Some(attempt) = flight.complete else {
+        let Some((attempt, link)) = flight.complete else {
             return;
         };
         if !flight.tainted {
@@ -163,6 +166,15 @@ impl World {
                 self.links[link as usize].wants.remove(&piece);
                 self.after_latency(Happening::Refused { link, attempt });
             }
+        }
+        if let Some(link) = link {
+            let parent = self.links[link as usize].parent;
+            let message = FromPeer::Trouble {
+                task: self.task,
+                peer: self.peers[parent as usize].id,
+                trouble: Trouble::Corrupt { piece },
+            };
+            self.report_to_swarm(p, message);
         }
         self.tell(p, Event::Corrupt { attempt });
     }

@@ -294,7 +294,7 @@ fn a_liar_ends_no_stream() {
         Class::new(4, RATE),
     ];
     let (report, ratio) = complete(scenario);
-    assert!(ratio <= 2.5, "{ratio:.3} {report}");
+    assert!(ratio <= 1.85, "{ratio:.3} {report}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl Task {
             .members
             .iter()
             .filter(|(id, member)| **id != not && !member.reader_bound && rested(member))
+            .filter(|(_, member)| member.withheld.is_none())
             .filter(|(_, member)| member.position <= piece && self.geometry.has(member.position))
             .max_by_key(|(id, member)| {
                 (
@@ -132,6 +133,11 @@ impl Task {
         }
         let desperate = late && member.asked.1 >= LAST_RESORT;
         if self.leases.holds(peer, piece) {
+            return;
+        }
+        if !self.is_honest(peer) {
+            // For itself alone: what it brings counts for nobody else.
+            self.force(peer, piece, now, out);
             return;
         }
         if let Some(lease) = self.leases.holder(piece).cloned() {
@@ -243,6 +249,7 @@ impl Task {
         for holder in stalled {
             self.move_leases(holder, None, config, now, out);
         }
+        self.watch_trust(config, now, out);
         self.watch_pace(config, now, out);
         self.consider_probe(config, now, out);
     }

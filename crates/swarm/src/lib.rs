@@ -39,6 +39,7 @@ mod resource;
 mod swarm;
 mod task;
 mod tree;
+mod trust;
 
 pub use message::{Config, Event, Output, Stats};
 pub use swarm::Swarm;

@@ -1,7 +1,5 @@
 //! Who pulls from whom: the trees' preferences as the peers are told them.
 
-use std::time::Duration;
-
 use pantala_core::{
     PeerId, Time,
     control::{Parents, PeerAddr, ToPeer, Trouble},
@@ -114,6 +112,20 @@ impl Task {
         }
     }
 
+    /// Tells a member its parents again, drawn anew.
+    pub(crate) fn tell_anew(&mut self, peer: PeerId, config: &Config, out: Out<'_>) {
+        let parents = self.parents_of(peer, config);
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        member.told = parents.clone();
+        let task = self.id;
+        out.push(Output {
+            to: peer,
+            message: ToPeer::Parents { task, parents },
+        });
+    }
+
     /// Preferred parents, and others to fall back on: the parents' parents, then members drawn by
     /// lot.
     pub(crate) fn parents_of(&mut self, peer: PeerId, config: &Config) -> Parents {
@@ -154,7 +166,11 @@ impl Task {
             }
         }
         others.truncate(config.others);
-        let addr = |id: PeerId| self.members.get(&id).map(|member| member.addr);
+        let honest = |member: &&Member| member.withheld.is_none();
+        let addr = |id: PeerId| {
+            let member = self.members.get(&id).filter(honest);
+            member.map(|member| member.addr)
+        };
         Parents {
             preferred: up.iter().map(|parent| parent.and_then(addr)).collect(),
             others: others.into_iter().filter_map(addr).collect(),
@@ -165,15 +181,21 @@ impl Task {
     pub(crate) fn introduce(&mut self, peer: PeerId, to: &[PeerId], config: &Config, out: Out<'_>) {
         let addrs: Vec<PeerAddr> = to
             .iter()
+            .filter(|id| self.is_honest(**id))
             .filter_map(|id| self.members.get(id))
             .map(|member| member.addr)
             .collect();
+        let Some(member) = self.members.get(&peer) else {
+            return;
+        };
+        let mut known = member.told.others.clone();
+        known.retain(|addr| self.is_honest(addr.id));
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
         let mut others = addrs;
         others.retain(|addr| addr.id != peer);
-        for &old in &member.told.others {
+        for &old in &known {
             if !others.contains(&old) && others.len() < config.others.max(2) {
                 others.push(old);
             }
@@ -202,8 +224,8 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        if trouble == Trouble::Corrupt {
-            self.accuse(peer, parent, config, now, out);
+        if let Trouble::Corrupt { piece } = trouble {
+            self.accuse(peer, parent, piece, config, now, out);
             return;
         }
         let Some(child) = self.members.get(&peer) else {
@@ -224,29 +246,4 @@ impl Task {
         }
         self.tell_parents(config, None, out);
     }
-
-    /// Wrong bytes came from a parent. Blocks are passed on before they can be checked, so all below
-    /// a liar complain of each other; but who passed them on complains itself, and first.
-    fn accuse(&mut self, by: PeerId, of: PeerId, config: &Config, now: Time, out: Out<'_>) {
-        let Some(accuser) = self.members.get_mut(&by) else {
-            return;
-        };
-        accuser.deceived = Some(now);
-        let Some(member) = self.members.get_mut(&of) else {
-            return;
-        };
-        if member.deceived.is_some_and(|at| now.since(at) < DECEIVED) {
-            return;
-        }
-        member.strike(now);
-        // A leaf until then.
-        let until = now + LIAR * member.strikes;
-        self.bar(of, true, until);
-        self.clear_way(of, config, now, out);
-    }
 }
-
-/// How long after a member complained of wrong bytes those it sends are taken for those.
-const DECEIVED: Duration = Duration::from_secs(1);
-/// How long somebody who sends wrong bytes feeds nobody, the first time.
-const LIAR: Duration = Duration::from_secs(30);

@@ -237,6 +237,7 @@ impl Task {
             .filter(|(id, member)| {
                 **id != holder
                     && !member.reader_bound
+                    && member.withheld.is_none()
                     && !self.trees.barred(**id)
                     && now >= member.demoted_until
                     && member.position <= piece

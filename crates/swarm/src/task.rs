@@ -37,6 +37,10 @@ pub(crate) struct Member {
     pub(crate) strikes: u32,
     /// When it last complained of wrong bytes.
     pub(crate) deceived: Option<Time>,
+    /// Since when somebody has complained of wrong bytes that it may only have passed on.
+    pub(crate) suspected: Option<Time>,
+    /// What it says it holds, while it is not believed: it sent wrong bytes.
+    pub(crate) withheld: Option<PieceSet>,
     pub(crate) demoted_until: Time,
     /// When it last gave a lease back that its reader had no room for.
     pub(crate) returned: Option<Time>,
@@ -184,7 +188,7 @@ impl Task {
         }
     }
 
-    fn count(&mut self, piece: PieceIndex, more: bool) {
+    pub(crate) fn count(&mut self, piece: PieceIndex, more: bool) {
         let at = piece.get() as usize;
         if at >= self.copies.len() {
             self.copies.resize(at + 1, 0);
@@ -219,6 +223,13 @@ impl Task {
                 let Some(member) = self.members.get_mut(&peer) else {
                     return false;
                 };
+                if let Some(withheld) = &mut member.withheld {
+                    match more {
+                        true => withheld.insert(piece),
+                        false => withheld.remove(piece),
+                    };
+                    continue;
+                }
                 let changed = if more {
                     member.held.insert(piece)
                 } else {
@@ -291,7 +302,7 @@ impl Task {
         if !self.leases.holds(peer, piece) && self.digests.contains_key(&piece) {
             return;
         }
-        if !self.in_bounds(piece) || !self.members.contains_key(&peer) {
+        if !self.in_bounds(piece) || !self.is_honest(peer) {
             return;
         }
         self.leases.came(peer, piece, now);
@@ -360,6 +371,8 @@ impl Member {
             reader_bound: false,
             strikes: 0,
             deceived: None,
+            suspected: None,
+            withheld: None,
             demoted_until: Time::ZERO,
             returned: None,
             asked: (PieceIndex::new(u32::MAX), 0),

@@ -45,7 +45,10 @@ fn end(n: u32) -> Option<PieceIndex> {
 
 fn message(what: u8, n: u32) -> FromPeer {
     let task = task(n);
-    let trouble = [Trouble::Slow, Trouble::Gone, Trouble::Corrupt][n as usize / 5 % 3];
+    let corrupt = Trouble::Corrupt {
+        piece: PieceIndex::new(n / 3 % 16),
+    };
+    let trouble = [Trouble::Slow, Trouble::Gone, corrupt][n as usize / 5 % 3];
     match what % 13 {
         0 | 1 => FromPeer::Register(Register {
             key: key(n),

@@ -201,6 +201,7 @@ impl Picker {
         // A lease is for bringing a piece once.
         self.leases.remove(piece, Some(piece.next()));
         self.desperate.remove(piece);
+        self.tried.remove(piece);
         self.origin_failures = 0;
         self.drop_work(piece);
         for run in &mut self.runs {
@@ -261,6 +262,7 @@ impl Picker {
             return false;
         };
         let parent = self.remove_attempt(piece, at);
+        self.tried.insert(piece);
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             match failure {
                 Failure::NotHere => parent.lacks(piece),
@@ -277,6 +279,7 @@ impl Picker {
             return false;
         };
         let parent = self.remove_attempt(piece, at);
+        self.tried.insert(piece);
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             parent.lied(now);
             parent.lacks(piece);

@@ -34,6 +34,8 @@ pub struct Picker {
     pub(crate) asks: BTreeMap<PieceIndex, Ask>,
     /// Pieces of which everybody who has them delivers nothing, while there is no supernode.
     pub(crate) desperate: PieceSet,
+    /// Pieces that somebody was asked for in vain.
+    pub(crate) tried: PieceSet,
     /// Second requests that may be made: what did not help is not done often.
     pub(crate) hedges: HedgeCredit,
     pub(crate) origin_failures: u32,
@@ -87,6 +89,7 @@ impl Picker {
             supernode: Supernode::Up,
             asks: BTreeMap::new(),
             desperate: PieceSet::new(),
+            tried: PieceSet::new(),
             hedges: HedgeCredit::new(now),
             origin_failures: 0,
             origin_rest_until: Time::ZERO,

@@ -104,7 +104,7 @@ impl Picker {
         // What came or is not wanted any more needs no lease.
         self.asks.retain(|piece, _| wanted.contains_key(piece));
         if let Some(piece) = unsourced {
-            self.ask(piece, false);
+            self.ask(piece, self.tried.contains(piece));
         }
         if let Supernode::Down { fallback } = self.supernode
             && self.now < fallback

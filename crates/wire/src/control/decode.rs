@@ -138,7 +138,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 bytes: m.bytes,
             },
             Kind::Trouble(m) => FromPeer::Trouble {
-                trouble: trouble(m.what())?,
+                trouble: trouble(m.what(), m.piece)?,
                 task: id("a task", &m.task)?,
                 peer: id("a peer", &m.peer)?,
             },
@@ -380,13 +380,15 @@ fn learned(outcome: proto::learned::Outcome) -> Result<Learned, Invalid> {
     })
 }
 
-fn trouble(what: proto::trouble::What) -> Result<Trouble, Invalid> {
+fn trouble(what: proto::trouble::What, piece: u32) -> Result<Trouble, Invalid> {
     use proto::trouble::What;
     match what {
         What::Unspecified => Err(Invalid::Missing("a trouble's kind")),
         What::Slow => Ok(Trouble::Slow),
         What::Gone => Ok(Trouble::Gone),
-        What::Corrupt => Ok(Trouble::Corrupt),
+        What::Corrupt => Ok(Trouble::Corrupt {
+            piece: PieceIndex::new(piece),
+        }),
     }
 }
 

@@ -86,6 +86,10 @@ impl From<FromPeer> for proto::FromPeer {
                 task: task_bytes(&task),
                 peer: peer_bytes(&peer),
                 what: what(trouble).into(),
+                piece: match trouble {
+                    Trouble::Corrupt { piece } => piece.get(),
+                    Trouble::Slow | Trouble::Gone => 0,
+                },
             }),
             FromPeer::Poison { task } => Kind::Poison(task_only(&task)),
             FromPeer::Leave { task } => Kind::Leave(task_only(&task)),
@@ -292,7 +296,7 @@ fn what(trouble: Trouble) -> proto::trouble::What {
     match trouble {
         Trouble::Slow => What::Slow,
         Trouble::Gone => What::Gone,
-        Trouble::Corrupt => What::Corrupt,
+        Trouble::Corrupt { .. } => What::Corrupt,
     }
 }
 

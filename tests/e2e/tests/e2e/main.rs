@@ -5,5 +5,6 @@ mod bad_input;
 mod containers;
 mod daemon;
 mod faults;
+mod liar;
 mod output;
 mod swarm;

@@ -167,7 +167,10 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         (runs(), digests(), piece(), any::<String>()),
     );
     let have = (task(), runs(), runs(), piece(), any::<bool>());
-    let trouble = select(vec![Trouble::Slow, Trouble::Gone, Trouble::Corrupt]);
+    let corrupt = Trouble::Corrupt {
+        piece: PieceIndex::new(7),
+    };
+    let trouble = select(vec![Trouble::Slow, Trouble::Gone, corrupt]);
     prop_oneof![
         register.prop_map(|(key, shown, start, private)| FromPeer::Register(Register {
             key,

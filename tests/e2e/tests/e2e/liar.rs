@@ -1,0 +1,199 @@
+//! A peer that says it has everything and sends wrong bytes.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::BytesMut;
+use pantala_core::{
+    ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Validators,
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, ToPeer},
+};
+use pantala_e2e::{Content, MIB, Origin, Peers, Script, Supernode};
+use pantala_wire::{
+    control::{ClientConfig, Control, ControlEvent},
+    link::{FrameReader, ToChild, ToParent, data_header},
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+#[test]
+fn wrong_bytes_of_a_peer_reach_no_reader() {
+    let content = Content::new(50, 12 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let supernode = Supernode::start();
+    let liar = Liar::start(&content, &origin.url(), supernode.addr());
+
+    let mut peers = Peers::new();
+    peers.start(3, &origin.url(), &supernode);
+    peers.assert_complete(0..3, &content);
+    assert!(liar.pieces_sent() > 0, "nobody asked the liar");
+    assert!(
+        origin.sent() >= content.len(),
+        "where else did it come from?"
+    );
+}
+
+struct Liar {
+    sent: Arc<AtomicUsize>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Liar {
+    /// Registers as somebody who has the whole content, with the right digests, and waits until
+    /// the supernode takes it for that.
+    fn start(content: &Content, url: &str, supernode: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let sent = Arc::new(AtomicUsize::new(0));
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let me = PeerAddr {
+                id: PeerId::from_bytes([0x66; 16]),
+                addr: listener.local_addr().unwrap(),
+            };
+            let task = register(content, url, supernode, me).await;
+            let (content, sent) = (content.clone(), sent.clone());
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(lie(stream, me.id, task, content.clone(), sent.clone()));
+                }
+            });
+        });
+        Self {
+            sent,
+            _runtime: runtime,
+        }
+    }
+
+    fn pieces_sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Says that it learned the content and brought all of it from the origin.
+async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerAddr) -> TaskId {
+    let hello = Hello {
+        peer: me,
+        labels: Vec::new(),
+    };
+    let config = ClientConfig::new(vec![supernode.to_string()], hello);
+    let (control, mut events) = Control::start(config, CancellationToken::new());
+    let key = ResourceKey::of_url(url, None, b"");
+    let meta = ContentMeta {
+        length: Some(content.len()),
+        validators: Validators {
+            // The scripted origin's.
+            etag: Some(format!("\"{}\"", &content.sha256()[..16])),
+            last_modified: None,
+        },
+        ranges: true,
+        ..ContentMeta::default()
+    };
+    let task = TaskId::of_content(&key, &meta.validators, meta.length, 0);
+    let pieces: Vec<&[u8]> = content.bytes().chunks(MIB).collect();
+    while let Some(event) = events.recv().await {
+        match event {
+            ControlEvent::Up { .. } => {
+                let shown = url.to_owned();
+                assert!(control.send(FromPeer::Register(Register {
+                    key,
+                    shown,
+                    start: 0,
+                    private: false,
+                })));
+            }
+            ControlEvent::Message(ToPeer::Learn { .. }) => {
+                let meta = meta.clone();
+                let learned = Learned::Content { task, meta };
+                assert!(control.send(FromPeer::Learned { key, learned }));
+                for (piece, bytes) in (0..).map(PieceIndex::new).zip(&pieces) {
+                    let digest = PieceDigest::of(bytes);
+                    assert!(control.send(FromPeer::Sealed {
+                        task,
+                        piece,
+                        digest
+                    }));
+                }
+                assert!(control.send(FromPeer::Have {
+                    task,
+                    gained: vec![(PieceIndex::new(0), pieces.len() as u32)],
+                    lost: Vec::new(),
+                    position: PieceIndex::new(pieces.len() as u32),
+                    reader_bound: false,
+                }));
+                // Whoever asks the supernode after this answer is told of this peer.
+                assert!(control.send(FromPeer::Register(Register {
+                    key,
+                    shown: url.to_owned(),
+                    start: 0,
+                    private: false,
+                })));
+            }
+            ControlEvent::Message(ToPeer::Known { known, .. }) if !known.digests.is_empty() => {
+                assert_eq!(known.digests.len(), pieces.len());
+                break;
+            }
+            ControlEvent::Down { reason } => panic!("no supernode: {reason}"),
+            ControlEvent::Message(_) => {}
+        }
+    }
+    // The session goes on as long as somebody listens.
+    tokio::spawn(async move {
+        let _control = control;
+        while events.recv().await.is_some() {}
+    });
+    task
+}
+
+/// Serves one child: every piece, complete, with one wrong bit in each.
+async fn lie(
+    stream: TcpStream,
+    me: PeerId,
+    task: TaskId,
+    content: Content,
+    sent: Arc<AtomicUsize>,
+) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut reader = FrameReader::new(read);
+    let mut out = BytesMut::new();
+    ToChild::Hello { peer: me }.encode(&mut out);
+    loop {
+        write.write_all(&out.split()).await?;
+        let Ok(Some(message)) = reader.from_child().await else {
+            return Ok(());
+        };
+        match message {
+            ToParent::Follow { task: of } if of == task => {
+                let count = content.bytes().chunks(MIB).len() as u32;
+                let runs = vec![(PieceIndex::new(0), count)];
+                ToChild::Holds { task, runs }.encode(&mut out);
+            }
+            ToParent::Want {
+                request,
+                piece,
+                offset,
+                ..
+            } => {
+                let all: Vec<&[u8]> = content.bytes().chunks(MIB).collect();
+                let mut wrong = all[piece.get() as usize].to_vec();
+                let last = wrong.len() - 1;
+                wrong[last] ^= 1;
+                for block in wrong[offset as usize..].chunks(64 << 10) {
+                    out.extend_from_slice(&data_header(request, block.len()));
+                    out.extend_from_slice(block);
+                }
+                let size = wrong.len() as u32;
+                ToChild::Done { request, size }.encode(&mut out);
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
