@@ -98,6 +98,7 @@ impl Task {
         if end.is_none() && !root_leased {
             self.trees.set_root(peer);
             self.attach_adrift(now);
+            self.relieve_leaves(now);
             self.tell_parents(config, None, out);
         }
     }

@@ -167,6 +167,22 @@ impl Task {
         self.tell_parents(config, None, out);
     }
 
+    /// Who is to feed nobody and does, for want of anybody else at the time, does not where there is
+    /// a new root.
+    pub(crate) fn relieve_leaves(&mut self, now: Time) {
+        let leaves: Vec<PeerId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.pace.barred.is_some())
+            .map(|(&id, _)| id)
+            .collect();
+        for leaf in leaves {
+            for (child, stripe) in self.trees.children(leaf) {
+                self.attach(child, stripe, Some(leaf), now);
+            }
+        }
+    }
+
     /// Makes a member a leaf from now on, or a time in the future on, so that it does not come back
     /// before; or lets it feed others again.
     pub(crate) fn bar(&mut self, peer: PeerId, barred: bool, since: Time) {

@@ -246,7 +246,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
+        // Who is asked to log has said something of interest, though it may have ended well.
+        if std::thread::panicking() || std::env::var_os("E2E_LOG").is_some() {
             let said = self.stderr();
             eprintln!("---- stderr of {} ({})", self.name, self.id());
             eprint!("{said}");
