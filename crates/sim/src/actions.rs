@@ -7,8 +7,8 @@ use pantala_core::{
 use pantala_window::{Action, AttemptId, Event, ParentId, RunId};
 
 use crate::{
-    peer::{Request, Run},
     queue::{Flow, Happening, Index, Nanos, time},
+    seat::{Request, Run},
     world::World,
 };
 
@@ -19,166 +19,213 @@ const ACTIONS_MAX: usize = 20_000;
 
 impl World {
     /// Tells a picker what happened and does what it decides.
-    pub(crate) fn tell(&mut self, p: Index, event: Event) {
+    pub(crate) fn tell(&mut self, s: Index, event: Event) {
+        self.hint(s, event);
+        self.drain(s);
+    }
+
+    /// Tells a picker what happened; what it decides is done once it has heard what else happened
+    /// at the same time.
+    pub(crate) fn hint(&mut self, s: Index, event: Event) {
         let now = time(self.now);
-        let peer = &mut self.peers[p as usize];
-        let Some(mut picker) = peer.picker.take() else {
+        let seat = &mut self.seats[s as usize];
+        if let Some(picker) = &mut seat.picker {
+            picker.handle(now, event);
+            seat.asked = true;
+        }
+    }
+
+    /// Does what a picker has decided.
+    pub(crate) fn drain(&mut self, s: Index) {
+        let seat = &mut self.seats[s as usize];
+        if !std::mem::take(&mut seat.asked) {
+            return;
+        }
+        let Some(mut picker) = seat.picker.take() else {
             return;
         };
-        picker.handle(now, event);
         let mut actions = 0;
         while let Some(action) = picker.poll_action() {
             actions += 1;
             assert!(actions < ACTIONS_MAX, "a picker goes round in circles");
-            self.act(p, action);
+            self.act(s, action);
         }
         let wakeup = picker.next_wakeup();
-        let peer = &mut self.peers[p as usize];
-        peer.picker = Some(picker);
+        let seat = &mut self.seats[s as usize];
+        seat.picker = Some(picker);
         if let Some(at) = wakeup {
             let at = (at.as_micros() * 1000).max(self.now + 1000);
-            if at < peer.wake {
-                peer.wake = at;
-                self.queue.push(at, Happening::PickerTick { peer: p });
+            if at < seat.wake {
+                seat.wake = at;
+                self.queue.push(at, Happening::PickerTick { seat: s });
             }
         }
     }
 
-    pub(crate) fn picker_tick(&mut self, p: Index) {
+    pub(crate) fn picker_tick(&mut self, s: Index) {
         let now = self.now;
-        let peer = &mut self.peers[p as usize];
-        if peer.wake != now || !peer.alive() {
+        let seat = &mut self.seats[s as usize];
+        if seat.wake != now || !seat.alive {
             return;
         }
-        peer.wake = Nanos::MAX;
-        let due = peer.picker.as_ref().and_then(|picker| picker.next_wakeup());
+        seat.wake = Nanos::MAX;
+        let due = seat.picker.as_ref().and_then(|picker| picker.next_wakeup());
         let Some(due) = due.map(|at| at.as_micros() * 1000) else {
             return;
         };
         if due > now {
-            peer.wake = due;
-            self.queue.push(due, Happening::PickerTick { peer: p });
+            seat.wake = due;
+            self.queue.push(due, Happening::PickerTick { seat: s });
         } else {
-            self.tell(p, Event::Tick);
+            self.tell(s, Event::Tick);
         }
     }
 
-    fn act(&mut self, p: Index, action: Action) {
-        let task = self.task;
+    fn act(&mut self, s: Index, action: Action) {
         match action {
             Action::Fetch {
                 attempt,
                 piece,
                 parent,
                 ..
-            } => self.fetch(p, attempt, piece, parent),
-            Action::Cancel { attempt, piece } => {
-                let peer = &mut self.peers[p as usize];
-                // Complete, and not waited for any more: nobody vouched for it.
-                let given_up = peer
-                    .flights
-                    .get(&piece)
-                    .is_some_and(|f| f.complete.is_some_and(|(of, _)| of == attempt));
-                if given_up {
-                    peer.flights.remove(&piece);
-                }
-                if let Some(request) = peer.attempts.remove(&attempt) {
-                    let link = request.link;
-                    self.after_latency(Happening::Unwant {
-                        link,
-                        piece,
-                        attempt,
-                    });
-                }
-            }
+            } => self.fetch(s, attempt, piece, parent),
+            Action::Cancel { attempt, piece } => self.cancel(s, attempt, piece),
             Action::OpenRun {
                 run,
                 first,
                 until,
                 goal,
-            } => self.open_run(p, run, first, until, goal),
+            } => self.open_run(s, run, first, until, goal),
             Action::ExtendRun { run, until } => {
-                if let Some(&at) = self.peers[p as usize].runs.get(&run) {
+                if let Some(&at) = self.seats[s as usize].runs.get(run) {
                     self.runs[at as usize].until = until;
                     self.kick(Flow::Run(at));
                 }
             }
             Action::StopRun { run } => {
-                if let Some(at) = self.peers[p as usize].runs.remove(&run) {
+                if let Some(at) = self.seats[s as usize].runs.remove(run) {
                     self.runs[at as usize].open = false;
                 }
             }
             Action::AskLease { piece, late } => {
-                self.report_to_swarm(p, FromPeer::AskLease { task, piece, late });
+                let (host, task) = (self.seats[s as usize].host, self.task_id(s));
+                self.report_to_swarm(host, FromPeer::AskLease { task, piece, late });
             }
             Action::ReturnLease { first, end } => {
-                self.peers[p as usize].leases.remove(first, end);
-                self.report_to_swarm(p, FromPeer::ReturnLease { task, first, end });
+                self.seats[s as usize].leases.remove(first, end);
+                let (host, task) = (self.seats[s as usize].host, self.task_id(s));
+                self.report_to_swarm(host, FromPeer::ReturnLease { task, first, end });
             }
-            Action::Pin { piece } => self.peers[p as usize].lru.set_pins(task, piece, 1),
-            Action::Unpin { piece } => self.unpin(p, piece),
+            Action::Pin { piece } => self.pin(s, piece, true),
+            Action::Unpin { piece } => {
+                self.pin(s, piece, false);
+                // The beginning of a piece that nobody wants here is of no use.
+                let seat = &self.seats[s as usize];
+                if !seat.held.contains(piece) && !seat.asks_for(piece) {
+                    self.drop_flight(s, piece);
+                }
+            }
             Action::ReportSlow { parent } => {
-                let parent = self.links[parent.0 as usize].parent;
+                let sender = self.links[parent.0 as usize].sender;
                 let message = FromPeer::Trouble {
-                    task,
-                    peer: self.peers[parent as usize].id,
+                    task: self.task_id(s),
+                    peer: self.hosts[sender as usize].id,
                     trouble: Trouble::Slow,
                 };
-                self.report_to_swarm(p, message);
+                let host = self.seats[s as usize].host;
+                self.report_to_swarm(host, message);
             }
             Action::GiveUp => panic!("a picker gave up, though the origin never fails here"),
         }
     }
 
-    fn fetch(&mut self, p: Index, attempt: AttemptId, piece: PieceIndex, parent: ParentId) {
-        let link = parent.0 as Index;
-        let peer = &mut self.peers[p as usize];
-        assert!(self.links[link as usize].up, "a request to nobody");
-        assert!(!peer.held.contains(piece), "a request for a held piece");
-        let from = match peer.flights.get(&piece) {
+    fn pin(&mut self, s: Index, piece: PieceIndex, pinned: bool) {
+        let (host, task) = (self.seats[s as usize].host, self.task_id(s));
+        self.hosts[host as usize].cache.pin(task, piece, pinned);
+    }
+
+    fn fetch(&mut self, s: Index, attempt: AttemptId, piece: PieceIndex, parent: ParentId) {
+        let at = parent.0 as Index;
+        let link = &self.links[at as usize];
+        let seat = &mut self.seats[s as usize];
+        assert!(link.up, "a request to nobody");
+        assert!(!seat.held.contains(piece), "a request for a held piece");
+        let from = match seat.flights.get(piece) {
             // All is there and waits for its verdict, or for a better one.
             Some(flight) if flight.complete.is_some() => 0,
             Some(flight) => flight.bytes,
             None => 0,
         };
         let request = Request {
-            link,
+            link: at,
             piece,
             bytes: from,
             goes_on: from > 0,
             told: from,
         };
-        peer.attempts.insert(attempt, request);
-        let asked: std::collections::BTreeSet<PieceIndex> = peer
-            .attempts
-            .values()
-            .map(|request| request.piece)
-            .collect();
-        peer.report.asked_most = peer.report.asked_most.max(asked.len());
-        if !std::mem::replace(&mut peer.progress_due, true) {
-            self.queue
-                .push(self.now + PROGRESS, Happening::Progress { peer: p });
+        seat.attempts.insert(attempt, request);
+        let progress = !std::mem::replace(&mut seat.progress_due, true);
+        let (asked, host, latency) = (seat.attempts.len(), seat.host, link.latency);
+        let report = &mut self.visits[self.hosts[host as usize].visit as usize].report;
+        if asked > report.asked_most {
+            // A piece may be asked for twice.
+            let requests = self.seats[s as usize].attempts.values();
+            let mut pieces: Vec<PieceIndex> = requests.map(|request| request.piece).collect();
+            pieces.sort_unstable();
+            pieces.dedup();
+            report.asked_most = report.asked_most.max(pieces.len());
         }
-        self.after_latency(Happening::Want {
-            link,
-            piece,
-            attempt,
-            from,
-        });
+        if progress {
+            self.after(PROGRESS, Happening::Progress { seat: s });
+        }
+        self.after(
+            latency,
+            Happening::Want {
+                link: at,
+                piece,
+                attempt,
+                from,
+            },
+        );
+    }
+
+    fn cancel(&mut self, s: Index, attempt: AttemptId, piece: PieceIndex) {
+        // Complete, and not waited for any more: nobody vouched for it.
+        let flight = self.seats[s as usize].flights.get(piece);
+        if flight.is_some_and(|flight| flight.complete.is_some_and(|(of, _)| of == attempt)) {
+            self.drop_flight(s, piece);
+        }
+        if let Some(request) = self.seats[s as usize].attempts.remove(attempt) {
+            let link = request.link;
+            let latency = self.links[link as usize].latency;
+            self.after(
+                latency,
+                Happening::Unwant {
+                    link,
+                    piece,
+                    attempt,
+                },
+            );
+        }
     }
 
     fn open_run(
         &mut self,
-        p: Index,
+        s: Index,
         id: RunId,
         first: PieceIndex,
         until: PieceIndex,
         goal: Option<PieceIndex>,
     ) {
+        let host = self.seats[s as usize].host;
+        let origin = self.scenario.origin_zone as u32;
+        let latency = self.pipes.latency(origin, self.hosts[host as usize].zone);
         let at = self.runs.len() as Index;
         self.runs.push(Run {
-            peer: p,
+            seat: s,
             id,
+            latency,
+            window: self.window(origin, self.origin.pace, host),
             open: false,
             piece: first,
             sent: 0,
@@ -188,47 +235,38 @@ impl World {
             flying: 0,
             queued: false,
         });
-        let peer = &mut self.peers[p as usize];
-        peer.runs.insert(id, at);
-        self.after_latency(Happening::RunOpen { run: at });
+        self.seats[s as usize].runs.insert(id, at);
+        self.after(latency, Happening::RunOpen { run: at });
     }
 
     pub(crate) fn run_open(&mut self, at: Index) {
         let run = &mut self.runs[at as usize];
-        let peer = &self.peers[run.peer as usize];
-        run.open = peer.runs.get(&run.id) == Some(&at);
+        let seat = &self.seats[run.seat as usize];
+        run.open = seat.runs.get(run.id) == Some(&at);
         self.kick(Flow::Run(at));
     }
 
-    fn unpin(&mut self, p: Index, piece: PieceIndex) {
-        let task = self.task;
-        let peer = &mut self.peers[p as usize];
-        peer.lru.set_pins(task, piece, 0);
-        // The beginning of a piece that nobody wants here is of no use.
-        let wanted = peer.attempts.values().any(|request| request.piece == piece);
-        if !wanted && !peer.held.contains(piece) {
-            peer.flights.remove(&piece);
-        }
-    }
-
-    pub(crate) fn progress(&mut self, p: Index) {
-        let peer = &mut self.peers[p as usize];
-        peer.progress_due = false;
-        if !peer.alive() || peer.attempts.is_empty() {
+    /// The picker hears how far its requests are.
+    pub(crate) fn progress(&mut self, s: Index) {
+        let now = time(self.now);
+        let seat = &mut self.seats[s as usize];
+        seat.progress_due = false;
+        if !seat.alive || seat.attempts.is_empty() {
             return;
         }
-        let mut news = Vec::new();
-        for (&attempt, request) in &mut peer.attempts {
+        seat.progress_due = true;
+        let Some(picker) = &mut seat.picker else {
+            return;
+        };
+        for (attempt, request) in seat.attempts.values_mut() {
             if request.bytes > request.told {
                 request.told = request.bytes;
-                news.push((attempt, u64::from(request.bytes)));
+                let bytes = u64::from(request.bytes);
+                picker.handle(now, Event::Progress { attempt, bytes });
+                seat.asked = true;
             }
         }
-        peer.progress_due = true;
-        self.queue
-            .push(self.now + PROGRESS, Happening::Progress { peer: p });
-        for (attempt, bytes) in news {
-            self.tell(p, Event::Progress { attempt, bytes });
-        }
+        self.drain(s);
+        self.after(PROGRESS, Happening::Progress { seat: s });
     }
 }

@@ -1,56 +1,56 @@
-//! The standing connection between a peer and the supernode, on both sides.
+//! The standing connection between a host and the supernode, on both sides.
 
 use pantala_core::{
     ContentMeta, PieceIndex,
     control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, Resume, ToPeer},
 };
 use pantala_swarm::Event as SwarmEvent;
-use pantala_window::{Event, Picker};
+use pantala_window::Event;
 
 use crate::{
-    peer::{Reader, State},
     queue::{Happening, Index, Nanos, time},
     receive::digest,
-    world::{READER, World},
+    world::{World, index_of_peer, index_of_task},
 };
 
-const HAVE: Nanos = 50_000_000;
 const PULSE: Nanos = 100_000_000;
 
 impl World {
-    pub(crate) fn report_to_swarm(&mut self, peer: Index, message: FromPeer) {
-        if self.peers[peer as usize].alive() {
+    pub(crate) fn report_to_swarm(&mut self, host: Index, message: FromPeer) {
+        if self.hosts[host as usize].alive() {
             self.control_messages += 1;
             let message = Box::new(message);
-            self.after_latency(Happening::ToSwarm { peer, message });
+            let latency = self.to_supernode(host);
+            self.after(latency, Happening::ToSwarm { host, message });
         }
+    }
+
+    /// One way between a host and the supernode, which is where the origin is.
+    fn to_supernode(&self, host: Index) -> Nanos {
+        let zone = self.hosts[host as usize].zone;
+        self.pipes.latency(self.scenario.origin_zone as u32, zone)
     }
 
     /// The supernode hears of something; what it says in answer is sent off.
     pub(crate) fn tell_swarm(&mut self, event: SwarmEvent) {
-        let now = time(self.now);
-        let Some(swarm) = &mut self.swarm else {
+        let Some(mut swarm) = self.swarm.take() else {
             return;
         };
-        swarm.handle(now, event);
-        let mut outputs = Vec::new();
+        swarm.handle(time(self.now), event);
         while let Some(output) = swarm.poll_output() {
-            outputs.push(output);
+            let host = index_of_peer(output.to);
+            let message = Box::new(output.message);
+            let latency = self.to_supernode(host);
+            self.after(latency, Happening::ToPeer { host, message });
         }
-        let wakeup = swarm.next_wakeup();
-        for output in outputs {
-            if let Some(&peer) = self.by_id.get(&output.to) {
-                let message = Box::new(output.message);
-                self.after_latency(Happening::ToPeer { peer, message });
-            }
-        }
-        if let Some(at) = wakeup {
+        if let Some(at) = swarm.next_wakeup() {
             let at = (at.as_micros() * 1000).max(self.now + 1000);
             if at < self.swarm_wake {
                 self.swarm_wake = at;
                 self.queue.push(at, Happening::SwarmTick);
             }
         }
+        self.swarm = Some(swarm);
     }
 
     pub(crate) fn swarm_tick(&mut self) {
@@ -60,141 +60,113 @@ impl World {
         }
     }
 
-    pub(crate) fn hello(&self, p: Index) -> Hello {
+    pub(crate) fn hello(&self, host: Index) -> Hello {
+        let zone = self.hosts[host as usize].zone;
+        let labels = match self.scenario.zones() {
+            1 => Vec::new(),
+            _ => vec![("zone".to_owned(), zone.to_string())],
+        };
         Hello {
-            peer: self.addr(p),
-            labels: Vec::new(),
+            peer: PeerAddr {
+                id: self.hosts[host as usize].id,
+                addr: (
+                    [10, (host >> 16) as u8, (host >> 8) as u8, host as u8],
+                    65002,
+                )
+                    .into(),
+            },
+            labels,
         }
     }
 
-    fn addr(&self, p: Index) -> PeerAddr {
-        PeerAddr {
-            id: self.peers[p as usize].id,
-            addr: ([10, (p >> 16) as u8, (p >> 8) as u8, p as u8], 65002).into(),
-        }
-    }
-
-    fn meta(&self) -> ContentMeta {
+    fn meta(&self, seat: Index) -> ContentMeta {
+        let task = self.seats[seat as usize].task as usize;
         ContentMeta {
-            length: Some(self.scenario.size),
+            length: Some(self.tasks[task].size),
             ranges: true,
+            fresh_for: self.scenario.fresh_for,
             ..ContentMeta::default()
         }
     }
 
-    /// A peer's reader comes.
-    pub(crate) fn arrive(&mut self, p: Index) {
-        let start = self.peers[p as usize]
-            .class
-            .range
-            .map_or(0, |range| range.0);
-        let peer = &mut self.peers[p as usize];
-        if peer.state != State::Away {
-            return;
-        }
-        peer.state = State::Alive;
-        peer.report.started = self.now as f64 / 1e9;
+    /// A reader wants a task: the supernode is asked what it is and who has it.
+    pub(crate) fn join(&mut self, s: Index) {
         if self.swarm.is_none() {
-            self.start_alone(p);
+            self.start_alone(s);
             return;
         }
-        self.after_latency(Happening::Connect { peer: p });
+        let seat = &mut self.seats[s as usize];
+        seat.joined = true;
+        let (host, task) = (seat.host, seat.task as usize);
+        let class = self.hosts[host as usize].class as usize;
+        let range = self.scenario.classes[class].range;
         let register = Register {
-            key: self.key,
+            key: self.tasks[task].key,
             shown: String::new(),
-            start,
+            start: range.map_or(0, |range| range.0),
             private: false,
         };
-        self.report_to_swarm(p, FromPeer::Register(register));
+        self.report_to_swarm(host, FromPeer::Register(register));
+        if self.seats[s as usize].picker.is_some() {
+            // It knows the content: what it holds goes to the reader at once.
+            self.start(s);
+        }
     }
 
     /// Without a supernode: the origin is asked what the content is.
-    pub(crate) fn start_alone(&mut self, p: Index) {
-        self.start(p);
-        self.tell(p, Event::SupernodeDown);
+    pub(crate) fn start_alone(&mut self, s: Index) {
+        self.start(s);
+        self.tell(s, Event::SupernodeDown);
     }
 
-    /// The reader opens its window.
-    fn start(&mut self, p: Index) {
-        if self.peers[p as usize].picker.is_some() {
+    /// The supernode says something to a host.
+    pub(crate) fn hear(&mut self, host: Index, message: ToPeer) {
+        if !self.hosts[host as usize].alive() {
             return;
         }
-        let mut config = self.scenario.picker.clone();
-        config.seed = self
-            .scenario
-            .seed
-            .wrapping_mul(0x1_0000)
-            .wrapping_add(p.into());
-        let piece_size = self.geometry.piece_size();
-        let picker = Picker::new(config, piece_size, time(self.now));
-        let pieces = self.geometry.pieces().unwrap_or(0);
-        let peer = &mut self.peers[p as usize];
-        peer.picker = Some(picker);
-        let (first, end) = match peer.class.range {
-            Some((start, end)) => (
-                self.geometry.piece_at(start),
-                self.geometry.piece_after(end.min(self.scenario.size)),
-            ),
-            None => (PieceIndex::new(0), PieceIndex::new(pieces)),
+        let task = match &message {
+            ToPeer::Known { key, .. }
+            | ToPeer::Learn { key, .. }
+            | ToPeer::Direct { key }
+            | ToPeer::Refused { key, .. } => self.by_key.get(key).copied(),
+            ToPeer::Parents { task, .. }
+            | ToPeer::Digests { task, .. }
+            | ToPeer::Lease { task, .. }
+            | ToPeer::LeaseEnded { task, .. }
+            | ToPeer::Ended { task, .. }
+            | ToPeer::Poisoned { task }
+            | ToPeer::Unknown { task } => Some(index_of_task(*task)),
         };
-        peer.report.wanted = (first.get()..end.get())
-            .map(|piece| self.geometry.size(PieceIndex::new(piece)))
-            .sum();
-        peer.reader = Some(Reader {
-            next: first,
-            end,
-            taking: false,
-            last_took: None,
-        });
-        let share = peer
-            .class
-            .cache
-            .map(|cache| ((cache / piece_size / 2) as u32).max(1));
-        self.tell(p, Event::Ended { pieces });
-        if let Some(pieces) = share {
-            self.tell(p, Event::Share { pieces });
+        let seat = task.and_then(|task| self.seat_of(host, task));
+        // What was on its way when it left is of no use.
+        if let Some(seat) = seat.filter(|&seat| self.seats[seat as usize].joined) {
+            self.hear_of(seat, message);
         }
-        self.tell(
-            p,
-            Event::ReaderOpened {
-                reader: READER,
-                first,
-                end: Some(end),
-            },
-        );
     }
 
-    /// The supernode says something to a peer.
-    pub(crate) fn hear(&mut self, p: Index, message: ToPeer) {
-        if !self.peers[p as usize].alive() {
-            return;
-        }
+    fn hear_of(&mut self, s: Index, message: ToPeer) {
         match message {
-            ToPeer::Known { known, .. } => self.known(p, known),
+            ToPeer::Known { known, .. } => self.known(s, known),
             ToPeer::Learn { .. } => {
-                let at = self.now + 2 * self.latency;
-                self.queue.push(at, Happening::Metadata { peer: p });
+                let zone = self.hosts[self.seats[s as usize].host as usize].zone;
+                let there = self.pipes.latency(self.scenario.origin_zone as u32, zone);
+                self.after(2 * there, Happening::Metadata { seat: s });
             }
             ToPeer::Parents { parents, .. } => {
-                self.peers[p as usize].told = parents;
-                self.dial_parents(p);
+                self.seats[s as usize].told = parents;
+                self.dial_parents(s);
             }
-            ToPeer::Digests { digests, .. } => {
-                for (piece, said) in digests {
-                    assert_eq!(said, digest(piece), "the supernode vouches for wrong bytes");
-                    self.vouched(p, piece, 1);
-                }
-            }
+            ToPeer::Digests { digests, .. } => self.digests(s, digests.into_iter()),
             ToPeer::Lease { first, end, .. } => {
-                self.peers[p as usize].leases.insert(first, end);
-                self.pulse_soon(p);
-                self.tell(p, Event::LeaseGranted { first, end });
+                self.seats[s as usize].leases.insert(first, end);
+                self.pulse_soon(s);
+                self.tell(s, Event::LeaseGranted { first, end });
             }
             ToPeer::LeaseEnded { first, end, .. } => {
-                self.peers[p as usize].leases.remove(first, end);
-                self.tell(p, Event::LeaseEnded { first, end });
+                self.seats[s as usize].leases.remove(first, end);
+                self.tell(s, Event::LeaseEnded { first, end });
             }
-            ToPeer::Unknown { .. } => self.resume(p),
+            ToPeer::Unknown { .. } => self.resume(s),
             ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
             | ToPeer::Direct { .. }
@@ -202,148 +174,166 @@ impl World {
         }
     }
 
-    fn known(&mut self, p: Index, known: Known) {
-        self.start(p);
-        self.peers[p as usize].told = known.parents;
+    fn known(&mut self, s: Index, known: Known) {
+        self.start(s);
+        self.seats[s as usize].told = known.parents;
+        self.digests(s, known.digests.into_iter());
+        self.dial_parents(s);
+    }
+
+    fn digests(
+        &mut self,
+        s: Index,
+        digests: impl Iterator<Item = (PieceIndex, pantala_core::PieceDigest)>,
+    ) {
         let mut run: Option<(PieceIndex, u32)> = None;
-        for (piece, _) in known.digests {
+        for (piece, said) in digests {
+            assert_eq!(said, digest(piece), "the supernode vouches for wrong bytes");
             run = match run {
                 Some((first, count)) if first.get() + count == piece.get() => {
                     Some((first, count + 1))
                 }
                 Some((first, count)) => {
-                    self.vouched(p, first, count);
+                    self.vouched(s, first, count);
                     Some((piece, 1))
                 }
                 None => Some((piece, 1)),
             };
         }
         if let Some((first, count)) = run {
-            self.vouched(p, first, count);
+            self.vouched(s, first, count);
         }
-        self.dial_parents(p);
     }
 
-    fn vouched(&mut self, p: Index, first: PieceIndex, count: u32) {
+    fn vouched(&mut self, s: Index, first: PieceIndex, count: u32) {
         let pieces = (first.get()..first.get() + count).map(PieceIndex::new);
         for piece in pieces.clone() {
-            self.peers[p as usize].vouched.insert(piece);
+            self.seats[s as usize].vouched.insert(piece);
         }
-        self.tell(p, Event::Vouched { first, count });
+        self.tell(s, Event::Vouched { first, count });
         for piece in pieces {
-            self.verify(p, piece);
+            self.verify(s, piece);
         }
     }
 
-    pub(crate) fn metadata(&mut self, p: Index) {
+    pub(crate) fn metadata(&mut self, s: Index) {
+        let meta = self.meta(s);
+        let seat = &self.seats[s as usize];
+        let task = &self.tasks[seat.task as usize];
         let learned = Learned::Content {
-            task: self.task,
-            meta: self.meta(),
+            task: task.id,
+            meta,
         };
-        let key = self.key;
-        self.report_to_swarm(p, FromPeer::Learned { key, learned });
+        let (host, key) = (seat.host, task.key);
+        self.report_to_swarm(host, FromPeer::Learned { key, learned });
     }
 
     /// The connection to the supernode broke, or a new supernode is there.
-    pub(crate) fn connection(&mut self, p: Index, up: bool) {
-        if !self.peers[p as usize].alive() {
+    pub(crate) fn connection(&mut self, host: Index, up: bool) {
+        if !self.hosts[host as usize].alive() {
             return;
         }
-        match (up, self.peers[p as usize].picker.is_some()) {
-            (false, true) => self.tell(p, Event::SupernodeDown),
-            (false, false) => self.start_alone(p),
-            (true, _) => {
-                self.after_latency(Happening::Connect { peer: p });
-                self.resume(p);
-                self.tell(p, Event::SupernodeUp);
+        if up {
+            let latency = self.to_supernode(host);
+            self.after(latency, Happening::Connect { host });
+        }
+        for at in 0..self.hosts[host as usize].seats.len() {
+            let seat = self.hosts[host as usize].seats[at].1;
+            if !self.seats[seat as usize].joined {
+                continue;
+            }
+            match (up, self.seats[seat as usize].picker.is_some()) {
+                (false, true) => self.tell(seat, Event::SupernodeDown),
+                (false, false) => self.start_alone(seat),
+                (true, _) => {
+                    self.resume(seat);
+                    self.tell(seat, Event::SupernodeUp);
+                }
             }
         }
     }
 
-    fn resume(&mut self, p: Index) {
-        let peer = &mut self.peers[p as usize];
-        peer.gained.clear();
-        peer.lost.clear();
+    fn resume(&mut self, s: Index) {
+        let meta = self.meta(s);
+        let seat = &mut self.seats[s as usize];
+        seat.gained.clear();
+        seat.lost.clear();
+        let task = &self.tasks[seat.task as usize];
+        let readers = seat.readers.iter().map(|reader| reader.next);
         let resume = Resume {
-            key: self.key,
-            task: self.task,
-            meta: ContentMeta::default(),
-            held: peer.held.runs(),
-            digests: peer
+            key: task.key,
+            task: task.id,
+            meta,
+            held: seat.held.runs(),
+            digests: seat
                 .held
                 .iter()
                 .map(|piece| (piece, digest(piece)))
                 .collect(),
-            position: peer
-                .reader
-                .as_ref()
-                .map_or(PieceIndex::new(u32::MAX), |reader| reader.next),
+            position: readers.min().unwrap_or(PieceIndex::new(u32::MAX)),
             shown: String::new(),
         };
-        let resume = Resume {
-            meta: self.meta(),
-            ..resume
-        };
-        self.report_to_swarm(p, FromPeer::Resume(resume));
+        let host = seat.host;
+        self.report_to_swarm(host, FromPeer::Resume(resume));
     }
 
-    pub(crate) fn have_soon(&mut self, p: Index) {
-        let peer = &mut self.peers[p as usize];
-        if !std::mem::replace(&mut peer.have_due, true) {
-            self.queue
-                .push(self.now + HAVE, Happening::Have { peer: p });
+    pub(crate) fn have_soon(&mut self, s: Index) {
+        if !std::mem::replace(&mut self.seats[s as usize].have_due, true) {
+            let pause = self.scenario.gather_have.as_nanos() as Nanos;
+            self.after(pause, Happening::Have { seat: s });
         }
     }
 
     /// Tells the supernode what changed.
-    pub(crate) fn flush_have(&mut self, p: Index) {
-        let task = self.task;
-        let end = self.geometry.pieces().unwrap_or(0);
-        let peer = &mut self.peers[p as usize];
-        peer.have_due = false;
-        let position = peer
-            .reader
-            .as_ref()
-            .map_or(PieceIndex::new(end), |reader| reader.next);
+    pub(crate) fn flush_have(&mut self, s: Index) {
+        let task = self.task_id(s);
+        let end = self.geometry(s).pieces().unwrap_or(0);
+        let seat = &mut self.seats[s as usize];
+        seat.have_due = false;
+        if !seat.joined {
+            return;
+        }
+        let first = seat.readers.iter().min_by_key(|reader| reader.next);
+        let position = first.map_or(PieceIndex::new(end), |reader| reader.next);
         // Two pieces ready and not taken: the reader is the slow one.
-        let reader_bound = peer.reader.as_ref().is_some_and(|reader| {
+        let reader_bound = first.is_some_and(|reader| {
             reader.taking
-                && peer.held.contains(reader.next.next())
-                && peer.held.contains(reader.next.next().next())
+                && seat.held.contains(reader.next.next())
+                && seat.held.contains(reader.next.next().next())
         });
         let message = FromPeer::Have {
             task,
-            gained: peer.gained.runs(),
-            lost: peer.lost.runs(),
+            gained: seat.gained.runs(),
+            lost: seat.lost.runs(),
             position,
             reader_bound,
         };
-        peer.gained.clear();
-        peer.lost.clear();
-        self.report_to_swarm(p, message);
+        seat.gained.clear();
+        seat.lost.clear();
+        let host = seat.host;
+        self.report_to_swarm(host, message);
     }
 
-    fn pulse_soon(&mut self, p: Index) {
-        let peer = &mut self.peers[p as usize];
-        if !std::mem::replace(&mut peer.pulse_due, true) {
-            self.queue
-                .push(self.now + PULSE, Happening::Pulse { peer: p });
+    fn pulse_soon(&mut self, s: Index) {
+        if !std::mem::replace(&mut self.seats[s as usize].pulse_due, true) {
+            self.after(PULSE, Happening::Pulse { seat: s });
         }
     }
 
-    pub(crate) fn pulse(&mut self, p: Index) {
-        let peer = &mut self.peers[p as usize];
-        peer.pulse_due = false;
-        let holds = peer
+    pub(crate) fn pulse(&mut self, s: Index) {
+        let seat = &mut self.seats[s as usize];
+        seat.pulse_due = false;
+        let holds = seat
             .leases
             .iter()
             .any(|(first, end)| (end.is_none()) || end.is_some_and(|end| first < end));
-        if !peer.alive() || !holds {
+        if !seat.alive || !holds {
             return;
         }
-        let bytes = std::mem::take(&mut peer.pulse_bytes);
-        let task = self.task;
-        self.report_to_swarm(p, FromPeer::Pulse { task, bytes });
-        self.pulse_soon(p);
+        let bytes = std::mem::take(&mut seat.pulse_bytes);
+        let host = seat.host;
+        let task = self.task_id(s);
+        self.report_to_swarm(host, FromPeer::Pulse { task, bytes });
+        self.pulse_soon(s);
     }
 }

@@ -9,7 +9,10 @@
 //!   latency holds, as TCP behind a shaper with a short queue.
 //! - A piece in flight is relayed block by block (cut-through). A request for a piece that the
 //!   parent does not have yet waits there.
+//! - Between two zones (data centres) all traffic shares one link each way, a queue of its own.
 //! - Control messages, announcements and requests take a latency and no bandwidth.
+//! - A host takes part in any number of tasks; its memory is one, and what leaves it first is what
+//!   the store's policy says.
 //! - A complete piece is right once its digest has come from the supernode; what a peer reads from
 //!   the origin itself it vouches for.
 //!
@@ -19,17 +22,27 @@
 //! Everything follows from the [`Scenario`] and its seed: the same scenario gives the same report.
 
 mod actions;
+mod arrivals;
+mod cache;
 mod control;
+mod draw;
 mod faults;
+mod flat;
 mod flows;
+mod host;
+mod links;
 mod news;
-mod peer;
 mod queue;
+mod reading;
 mod receive;
 mod report;
 mod scenario;
+mod seat;
+mod series;
 mod world;
+mod zones;
 
 pub use report::{PeerReport, Report};
-pub use scenario::{Arrivals, Class, Fault, Scenario};
+pub use scenario::{Arrivals, Between, Churn, Class, Fault, Requests, Scenario};
+pub use series::Sample;
 pub use world::run;

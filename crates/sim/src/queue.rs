@@ -15,7 +15,7 @@ pub(crate) fn time(now: Nanos) -> Time {
     Time::from_micros(now / 1000)
 }
 
-/// A peer's, a link's or a transfer's place in the world's lists.
+/// A host's, a seat's, a link's or a transfer's place in the world's lists.
 pub(crate) type Index = u32;
 
 /// Who sends over an uplink.
@@ -30,40 +30,45 @@ pub(crate) enum Flow {
 /// What happens at a point in time.
 #[derive(Debug)]
 pub(crate) enum Happening {
+    /// A host's reader comes.
     Arrival {
-        peer: Index,
+        visit: Index,
+    },
+    /// A host goes for good.
+    Departure {
+        host: Index,
     },
     Fault {
         fault: Index,
     },
-    /// A peer's message reaches the supernode.
+    /// A host's message reaches the supernode.
     ToSwarm {
-        peer: Index,
+        host: Index,
         message: Box<FromPeer>,
     },
-    /// A supernode's message reaches a peer; `epoch` tells a restarted supernode from the old.
+    /// A supernode's message reaches a host.
     ToPeer {
-        peer: Index,
+        host: Index,
         message: Box<ToPeer>,
     },
-    /// The supernode's connection to a peer broke, or is back.
+    /// The supernode's connection to a host broke, or is back.
     Connection {
-        peer: Index,
+        host: Index,
         up: bool,
     },
     Connect {
-        peer: Index,
+        host: Index,
     },
     Disconnect {
-        peer: Index,
+        host: Index,
     },
     SwarmTick,
     PickerTick {
-        peer: Index,
+        seat: Index,
     },
     /// The origin answered the request for metadata.
     Metadata {
-        peer: Index,
+        seat: Index,
     },
     Dialled {
         link: Index,
@@ -71,6 +76,10 @@ pub(crate) enum Happening {
     /// The other end of a link is gone.
     LinkDown {
         link: Index,
+    },
+    /// A seat's announcements leave for its children.
+    Announce {
+        seat: Index,
     },
     /// Announcements reach a child.
     News {
@@ -99,7 +108,7 @@ pub(crate) enum Happening {
     },
     /// An uplink has sent its block; the origin's is `None`.
     Sent {
-        peer: Option<Index>,
+        host: Option<Index>,
     },
     /// A block reaches a child.
     Block {
@@ -117,17 +126,20 @@ pub(crate) enum Happening {
     },
     /// A reader has taken a piece.
     Taken {
-        peer: Index,
+        seat: Index,
+        reader: u32,
     },
     Have {
-        peer: Index,
+        seat: Index,
     },
     Progress {
-        peer: Index,
+        seat: Index,
     },
     Pulse {
-        peer: Index,
+        seat: Index,
     },
+    /// The figures are looked at.
+    Sample,
 }
 
 #[derive(Debug)]
@@ -154,21 +166,139 @@ impl Ord for Entry {
     }
 }
 
+/// A bucket spans 2^14 ns (16 µs).
+const WIDTH: u32 = 14;
+/// So many buckets (0.27 s) are kept apart; what lies further off waits in a heap.
+const BUCKETS: usize = 1 << 14;
+
 /// What is to come, the earliest first; at one point in time what was put in first.
-#[derive(Debug, Default)]
+///
+/// A calendar: a put costs a push to its bucket's list, whatever the number of entries. Only the
+/// bucket that is being emptied is kept in order.
+#[derive(Debug)]
 pub(crate) struct Queue {
-    heap: BinaryHeap<Reverse<Entry>>,
     seq: u64,
+    /// The number of the bucket being emptied.
+    bucket: u64,
+    now: BinaryHeap<Reverse<Entry>>,
+    ring: Vec<Vec<Reverse<Entry>>>,
+    /// A bit for each bucket of the ring that has something in it.
+    filled: Vec<u64>,
+    far: BinaryHeap<Reverse<Entry>>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            bucket: 0,
+            now: BinaryHeap::new(),
+            ring: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
+            filled: vec![0; BUCKETS / 64],
+            far: BinaryHeap::new(),
+        }
+    }
 }
 
 impl Queue {
     pub fn push(&mut self, at: Nanos, what: Happening) {
         self.seq += 1;
         let seq = self.seq;
-        self.heap.push(Reverse(Entry { at, seq, what }));
+        let entry = Reverse(Entry { at, seq, what });
+        let bucket = at >> WIDTH;
+        if bucket <= self.bucket {
+            self.now.push(entry);
+        } else if bucket < self.bucket + BUCKETS as u64 {
+            let slot = bucket as usize % BUCKETS;
+            self.ring[slot].push(entry);
+            self.filled[slot / 64] |= 1 << (slot % 64);
+        } else {
+            self.far.push(entry);
+        }
     }
 
     pub fn pop(&mut self) -> Option<(Nanos, Happening)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.what))
+        if self.now.is_empty() {
+            self.advance();
+        }
+        self.now.pop().map(|Reverse(entry)| (entry.at, entry.what))
+    }
+
+    fn advance(&mut self) {
+        let near = self.next_filled();
+        let far = self.far.peek().map(|Reverse(entry)| entry.at >> WIDTH);
+        let Some(bucket) = near.into_iter().chain(far).min() else {
+            return;
+        };
+        self.bucket = bucket;
+        if near == Some(bucket) {
+            let slot = bucket as usize % BUCKETS;
+            self.filled[slot / 64] &= !(1 << (slot % 64));
+            self.now.extend(self.ring[slot].drain(..));
+        }
+        while self
+            .far
+            .peek()
+            .is_some_and(|Reverse(entry)| entry.at >> WIDTH <= bucket)
+        {
+            self.now.extend(self.far.pop());
+        }
+    }
+
+    /// The first bucket after the one being emptied that has something in it.
+    fn next_filled(&self) -> Option<u64> {
+        let start = (self.bucket + 1) as usize % BUCKETS;
+        let words = self.filled.len();
+        let first = self.filled[start / 64] & (u64::MAX << (start % 64));
+        let found = |word: usize, bits: u64| {
+            let slot = word * 64 + bits.trailing_zeros() as usize;
+            let ahead = (slot + BUCKETS - start) % BUCKETS;
+            self.bucket + 1 + ahead as u64
+        };
+        if first != 0 {
+            return Some(found(start / 64, first));
+        }
+        // The last of them is the first word again: its lower bits are the furthest off.
+        (1..=words)
+            .map(|step| (start / 64 + step) % words)
+            .find(|&word| self.filled[word] != 0)
+            .map(|word| found(word, self.filled[word]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draw::Draw;
+
+    #[test]
+    fn what_comes_first_comes_out_first() {
+        let (mut queue, mut model) = (Queue::default(), Vec::new());
+        let (mut draw, mut now, mut last) = (Draw(3), 0, 0);
+        for number in 0..4_000u32 {
+            let ahead = match draw.next() % 4 {
+                0 => 0,
+                1 => draw.next() % 100_000,
+                2 => draw.next() % 300_000_000,
+                _ => draw.next() % 5_000_000_000,
+            };
+            queue.push(now + ahead, Happening::Arrival { visit: number });
+            model.push((now + ahead, number));
+            if draw.next() % 5 < 3 {
+                let Some((at, Happening::Arrival { visit })) = queue.pop() else {
+                    unreachable!("only arrivals were put in")
+                };
+                let least = model.iter().copied().min();
+                assert_eq!(least, Some((at, visit)));
+                model.retain(|&entry| entry != (at, visit));
+                assert!(at >= last);
+                (now, last) = (at, at);
+            }
+        }
+        assert_eq!(
+            std::iter::from_fn(|| queue.pop()).count(),
+            model.len(),
+            "something got lost"
+        );
     }
 }

@@ -1,25 +1,39 @@
 use std::fmt;
 
+use crate::Sample;
+
 /// What came of a scenario. Times are in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// In order of the classes.
+    /// What each reader saw: where each peer has one, in order of the classes.
     pub peers: Vec<PeerReport>,
+    /// Bytes of the contents that were asked for.
+    pub distinct_bytes: u64,
     /// Bytes that the origin sent.
     pub origin_bytes: u64,
     /// Bytes that nobody had asked for any more when they came.
     pub wasted_bytes: u64,
+    /// Bytes that went from one zone to another.
+    pub across_bytes: u64,
+    /// Pieces that left memory to make room.
+    pub evicted_pieces: u64,
     /// Leases that moved on because their holder stalled or died.
     pub leases_moved: u64,
     /// Messages of the peers to the supernode.
     pub control_messages: u64,
     /// Happenings simulated.
     pub happenings: u64,
+    /// When the simulation ended.
+    pub ended: f64,
+    /// Figures over time, if they were asked for.
+    pub series: Vec<Sample>,
 }
 
-/// What one peer saw.
+/// What one reader saw, and its peer while that was the last to come.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PeerReport {
+    /// The peer's class, by number.
+    pub class: usize,
     /// When its reader came.
     pub started: f64,
     /// How long its reader waited for the first MiB (or all, if that is less).
@@ -45,7 +59,7 @@ pub struct PeerReport {
 }
 
 impl Report {
-    /// Peers that were neither killed nor frozen.
+    /// Readers of peers that were neither killed nor frozen.
     pub fn living(&self) -> impl Iterator<Item = &PeerReport> {
         self.peers.iter().filter(|peer| !peer.lost)
     }

@@ -3,8 +3,12 @@ use std::time::Duration;
 /// What is simulated. Rates are in bits a second, sizes in bytes.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Bytes of the content.
+    /// Bytes of the content, where there is one.
     pub size: u64,
+    /// Bytes of each of several contents; where there are none, there is one of `size`.
+    pub contents: Vec<u64>,
+    /// What readers ask for.
+    pub requests: Requests,
     /// The peers, class by class.
     pub classes: Vec<Class>,
     /// The origin's uplink.
@@ -12,14 +16,28 @@ pub struct Scenario {
     /// Where the origin sends each transfer in bursts: so many bytes as its uplink allows, and a pause,
     /// so that the transfer has this rate in the long run.
     pub origin_bursts: Option<(u64, f64)>,
+    /// The origin's zone.
+    pub origin_zone: usize,
     /// One way between any two hosts.
     pub latency: Duration,
+    /// Links between zones that are not as wide as all others.
+    pub between: Vec<Between>,
     /// When the peers' readers come.
     pub arrivals: Arrivals,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// Who goes away in between.
+    pub churn: Option<Churn>,
     /// What one turn of an uplink sends at most: the unit of relay.
     pub block: u32,
+    /// How long a peer gathers what it tells its children of its pieces.
+    pub gather_news: Duration,
+    /// How long a peer gathers what it tells the supernode of its pieces.
+    pub gather_have: Duration,
+    /// How long the origin's metadata is fresh; without it the supernode's own time.
+    pub fresh_for: Option<Duration>,
+    /// Whether to look at the figures every so often, for plots.
+    pub sample: bool,
     /// Draws identifiers, Poisson arrivals and the brains' own seeds.
     pub seed: u64,
     /// When to end whatever is still under way.
@@ -49,6 +67,8 @@ pub struct Class {
     pub range: Option<(u64, u64)>,
     /// It sends wrong bytes.
     pub corrupt: bool,
+    /// The data centre it is in.
+    pub zone: usize,
 }
 
 impl Class {
@@ -63,8 +83,50 @@ impl Class {
             delay: Duration::ZERO,
             range: None,
             corrupt: false,
+            zone: 0,
         }
     }
+
+    /// The slowest that its reader's bytes go through, in bits a second.
+    pub fn floor_rate(&self) -> f64 {
+        self.reader_rate
+            .map_or(self.down, |rate| rate.min(self.down))
+    }
+}
+
+/// What readers ask for.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Requests {
+    /// Each peer has one reader, which takes all contents side by side.
+    #[default]
+    All,
+    /// Readers come for one content each, at random peers, as [`Arrivals`] says.
+    Zipf {
+        /// How unequal: content `i` is asked for in proportion to 1 / (i + 1)^exponent.
+        exponent: f64,
+        /// How many readers come.
+        count: usize,
+    },
+}
+
+/// A link between two zones, both ways: all that goes between their hosts shares it.
+#[derive(Debug, Clone, Copy)]
+pub struct Between {
+    /// Which two.
+    pub zones: (usize, usize),
+    /// Bits a second, in each direction.
+    pub rate: f64,
+    /// One way between hosts of the two.
+    pub latency: Duration,
+}
+
+/// Peers that go away while others stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Churn {
+    /// The part of the peers that die in a minute, drawn by lot.
+    pub per_minute: f64,
+    /// Whether for each that dies a new one comes.
+    pub replace: bool,
 }
 
 /// When readers come.
@@ -76,6 +138,13 @@ pub enum Arrivals {
     Every(Duration),
     /// At random, so many a second on average.
     Poisson(f64),
+    /// So many at once, again and again.
+    Waves {
+        /// How many.
+        count: usize,
+        /// From one wave to the next.
+        every: Duration,
+    },
 }
 
 /// What goes wrong, and when.
@@ -141,13 +210,22 @@ impl Default for Scenario {
     fn default() -> Self {
         Self {
             size: 64 << 20,
+            contents: Vec::new(),
+            requests: Requests::All,
             classes: vec![Class::new(8, 200e6)],
             origin_rate: 200e6,
             origin_bursts: None,
+            origin_zone: 0,
             latency: Duration::from_micros(200),
+            between: Vec::new(),
             arrivals: Arrivals::AtOnce,
             faults: Vec::new(),
+            churn: None,
             block: 64 << 10,
+            gather_news: Duration::ZERO,
+            gather_have: Duration::from_millis(50),
+            fresh_for: None,
+            sample: false,
             seed: 1,
             limit: Duration::from_secs(600),
             picker: pantala_window::Config::default(),
@@ -157,27 +235,33 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// Seconds that the content takes over a link of this rate.
+    /// Seconds that all contents take over a link of this rate.
     pub fn floor(&self, rate: f64) -> f64 {
-        self.size as f64 * 8.0 / rate
-    }
-}
-
-/// SplitMix64: the simulator's only source of chance.
-#[derive(Debug, Clone)]
-pub(crate) struct Draw(pub u64);
-
-impl Draw {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.distinct() as f64 * 8.0 / rate
     }
 
-    /// In [0, 1).
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    /// Bytes of all contents.
+    pub fn distinct(&self) -> u64 {
+        self.sizes().iter().sum()
+    }
+
+    /// Bytes of each content.
+    pub fn sizes(&self) -> Vec<u64> {
+        if self.contents.is_empty() {
+            vec![self.size]
+        } else {
+            self.contents.clone()
+        }
+    }
+
+    /// How many zones there are.
+    pub(crate) fn zones(&self) -> usize {
+        let classes = self.classes.iter().map(|class| class.zone);
+        let between = self
+            .between
+            .iter()
+            .map(|link| link.zones.0.max(link.zones.1));
+        let zones = classes.chain(between).chain([self.origin_zone]);
+        zones.max().unwrap_or(0) + 1
     }
 }

@@ -2,45 +2,74 @@ use std::collections::BTreeMap;
 
 use pantala_core::{Geometry, PeerId, ResourceKey, TaskId};
 use pantala_swarm::{Event as SwarmEvent, Swarm};
-use pantala_window::ReaderId;
 
 use crate::{
-    Arrivals, Report, Scenario,
-    peer::{Link, Peer, Run, State, Uplink},
+    PeerReport, Report, Scenario,
+    draw::Draw,
+    host::{Host, Uplink},
     queue::{Happening, Index, Nanos, Queue},
-    scenario::Draw,
+    seat::{Link, Run, Seat},
+    series::Series,
+    zones::Pipes,
 };
 
-/// A model peer has one reader.
-pub(crate) const READER: ReaderId = ReaderId(1);
-
 /// Happenings at one point in time: more is a loop.
-const AT_ONCE_MAX: u32 = 300_000;
+const AT_ONCE_MAX: u32 = 3_000_000;
 
 /// Everything there is.
 #[derive(Debug)]
 pub(crate) struct World {
     pub scenario: Scenario,
-    pub geometry: Geometry,
-    pub task: TaskId,
-    pub key: ResourceKey,
+    pub tasks: Vec<Content>,
+    pub by_key: BTreeMap<ResourceKey, u32>,
     pub latency: Nanos,
     pub now: Nanos,
     pub queue: Queue,
     pub draw: Draw,
     pub swarm: Option<Swarm>,
     pub swarm_wake: Nanos,
-    pub peers: Vec<Peer>,
-    pub by_id: BTreeMap<PeerId, Index>,
+    pub hosts: Vec<Host>,
+    pub seats: Vec<Seat>,
+    pub visits: Vec<Visit>,
     pub links: Vec<Link>,
     pub runs: Vec<Run>,
     pub origin: Uplink,
+    pub pipes: Pipes,
     pub origin_bytes: u64,
     pub wasted_bytes: u64,
     pub control_messages: u64,
     pub leases_moved: u64,
+    pub evicted: u64,
     /// Readers that will have everything some time.
     pub unfinished: usize,
+    pub series: Series,
+    /// For who waits for a piece, so that nothing is allocated.
+    pub scratch: Vec<Index>,
+}
+
+/// One content.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub id: TaskId,
+    pub key: ResourceKey,
+    pub size: u64,
+    pub geometry: Geometry,
+    /// Whether anybody asked for it.
+    pub asked: bool,
+}
+
+/// A host's reader: what it comes for, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub host: Index,
+    /// The contents that it takes, from and to.
+    pub tasks: (u32, u32),
+    /// Contents that it has not got in full.
+    pub left: u32,
+    pub begun: bool,
+    /// It came for somebody who died: nobody waits for it in the end.
+    pub extra: bool,
+    pub report: PeerReport,
 }
 
 /// Simulates a scenario until every reader that can be done is done, or its time is over.
@@ -53,72 +82,82 @@ pub fn run(scenario: Scenario) -> Report {
     world.live()
 }
 
+/// A name that says in its last bytes where what it names stands in the world's lists.
+pub(crate) fn index_of_peer(id: PeerId) -> Index {
+    let bytes = id.as_bytes();
+    Index::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])
+}
+
+/// The same of a task.
+pub(crate) fn index_of_task(id: TaskId) -> u32 {
+    let bytes = id.as_bytes();
+    u32::from_be_bytes([bytes[28], bytes[29], bytes[30], bytes[31]])
+}
+
+impl Content {
+    fn new(number: u32, size: u64) -> Self {
+        let url = format!("http://origin.example/content/{number}");
+        let key = ResourceKey::of_url(&url, None, b"");
+        let name = TaskId::of_content(&key, &Default::default(), Some(size), 0);
+        let mut name = *name.as_bytes();
+        name[28..].copy_from_slice(&number.to_be_bytes());
+        Self {
+            id: TaskId::from_bytes(name),
+            key,
+            size,
+            geometry: Geometry::new(Some(size)),
+            asked: false,
+        }
+    }
+}
+
 impl World {
     fn new(scenario: Scenario) -> Self {
-        let mut draw = Draw(scenario.seed);
-        let mut peers = Vec::new();
-        let mut by_id = BTreeMap::new();
-        for class in &scenario.classes {
-            for _ in 0..class.count {
-                let mut id = [0; 16];
-                id[..8].copy_from_slice(&draw.next().to_be_bytes());
-                id[8..].copy_from_slice(&draw.next().to_be_bytes());
-                let id = PeerId::from_bytes(id);
-                by_id.insert(id, peers.len() as Index);
-                peers.push(Peer::new(id, class.clone()));
-            }
-        }
-        let key = ResourceKey::of_url("http://origin.example/content", None, b"");
-        let geometry = Geometry::new(Some(scenario.size));
+        let sizes = scenario.sizes();
+        let tasks: Vec<Content> = (0..)
+            .zip(&sizes)
+            .map(|(number, &size)| Content::new(number, size))
+            .collect();
         let mut world = Self {
-            task: TaskId::of_content(&key, &Default::default(), Some(scenario.size), 0),
-            key,
-            geometry,
+            by_key: tasks
+                .iter()
+                .zip(0..)
+                .map(|(task, at)| (task.key, at))
+                .collect(),
+            tasks,
             latency: scenario.latency.as_nanos() as Nanos,
             now: 0,
             queue: Queue::default(),
-            draw,
+            draw: Draw(scenario.seed),
             swarm: Some(Swarm::new(scenario.swarm.clone())),
             swarm_wake: Nanos::MAX,
-            unfinished: peers.len(),
-            peers,
-            by_id,
+            hosts: Vec::new(),
+            seats: Vec::new(),
+            visits: Vec::new(),
             links: Vec::new(),
             runs: Vec::new(),
             origin: Uplink::new(scenario.origin_rate),
+            pipes: Pipes::new(&scenario),
             origin_bytes: 0,
             wasted_bytes: 0,
             control_messages: 0,
             leases_moved: 0,
+            evicted: 0,
+            unfinished: 0,
+            series: Series::default(),
+            scratch: Vec::new(),
             scenario,
         };
         world.prepare();
         world
     }
 
-    fn prepare(&mut self) {
-        let mut at = 0;
-        for peer in 0..self.peers.len() as Index {
-            let delay = self.peers[peer as usize].class.delay.as_nanos() as Nanos;
-            // A microsecond apart: an order, and nobody's messages arrive before his own.
-            let start = at + delay + Nanos::from(peer) * 1000;
-            self.queue.push(start, Happening::Arrival { peer });
-            at += match self.scenario.arrivals {
-                Arrivals::AtOnce => 0,
-                Arrivals::Every(pause) => pause.as_nanos() as Nanos,
-                Arrivals::Poisson(rate) => (-(1.0 - self.draw.unit()).ln() / rate * 1e9) as Nanos,
-            };
-        }
-        for (fault, what) in self.scenario.faults.iter().enumerate() {
-            let fault = fault as Index;
-            self.queue
-                .push(what.at().as_nanos() as Nanos, Happening::Fault { fault });
-        }
-    }
-
     fn live(&mut self) -> Report {
         let limit = self.scenario.limit.as_nanos() as Nanos;
         let (mut happenings, mut at_once) = (0, 0);
+        if self.scenario.sample {
+            self.queue.push(0, Happening::Sample);
+        }
         while self.unfinished > 0
             && let Some((at, what)) = self.queue.pop()
             && at <= limit
@@ -130,67 +169,92 @@ impl World {
             happenings += 1;
             self.happen(what);
         }
+        self.report(happenings)
+    }
+
+    fn report(&mut self, happenings: u64) -> Report {
         let moved = self.swarm.as_ref().map_or(0, |s| s.stats().leases_moved);
+        let asked = self.tasks.iter().filter(|task| task.asked);
+        let done = |visit: &Visit| !visit.extra || visit.report.last_byte.is_some();
         Report {
-            peers: self.peers.iter().map(|peer| peer.report.clone()).collect(),
+            distinct_bytes: asked.map(|task| task.size).sum(),
+            peers: self
+                .visits
+                .iter()
+                .filter(|visit| done(visit))
+                .map(|visit| visit.report.clone())
+                .collect(),
             origin_bytes: self.origin_bytes,
             wasted_bytes: self.wasted_bytes,
+            across_bytes: self.pipes.carried(),
+            evicted_pieces: self.evicted,
             leases_moved: self.leases_moved + moved,
             control_messages: self.control_messages,
             happenings,
+            ended: self.now as f64 / 1e9,
+            series: std::mem::take(&mut self.series).finish(),
         }
     }
 
-    pub(crate) fn after_latency(&mut self, what: Happening) {
-        self.queue.push(self.now + self.latency, what);
+    pub(crate) fn after(&mut self, pause: Nanos, what: Happening) {
+        self.queue.push(self.now + pause, what);
+    }
+
+    pub(crate) fn geometry(&self, seat: Index) -> Geometry {
+        self.tasks[self.seats[seat as usize].task as usize].geometry
+    }
+
+    pub(crate) fn task_id(&self, seat: Index) -> TaskId {
+        self.tasks[self.seats[seat as usize].task as usize].id
+    }
+
+    /// A host's seat in a task, if it ever had one.
+    pub(crate) fn seat_of(&self, host: Index, task: u32) -> Option<Index> {
+        let seats = &self.hosts.get(host as usize)?.seats;
+        let found = seats.iter().find(|(of, _)| *of == task)?;
+        Some(found.1)
     }
 
     fn happen(&mut self, what: Happening) {
         match what {
-            Happening::Arrival { peer } => self.arrive(peer),
+            Happening::Arrival { visit } => self.arrive(visit),
+            Happening::Departure { host } => self.depart(host),
             Happening::Fault { fault } => self.fault(self.scenario.faults[fault as usize]),
-            Happening::ToSwarm { peer, message } => self.tell_swarm(SwarmEvent::Message {
-                peer: self.peers[peer as usize].id,
+            Happening::ToSwarm { host, message } => self.tell_swarm(SwarmEvent::Message {
+                peer: self.hosts[host as usize].id,
                 message: *message,
             }),
-            Happening::ToPeer { peer, message } => self.hear(peer, *message),
-            Happening::Connection { peer, up } => self.connection(peer, up),
-            Happening::Connect { peer } => {
-                let hello = self.hello(peer);
+            Happening::ToPeer { host, message } => self.hear(host, *message),
+            Happening::Connection { host, up } => self.connection(host, up),
+            Happening::Connect { host } => {
+                let hello = self.hello(host);
                 self.tell_swarm(SwarmEvent::Connected { hello });
             }
-            Happening::Disconnect { peer } => self.tell_swarm(SwarmEvent::Disconnected {
-                peer: self.peers[peer as usize].id,
+            Happening::Disconnect { host } => self.tell_swarm(SwarmEvent::Disconnected {
+                peer: self.hosts[host as usize].id,
             }),
             Happening::SwarmTick => self.swarm_tick(),
-            Happening::PickerTick { peer } => self.picker_tick(peer),
-            Happening::Metadata { peer } => self.metadata(peer),
-            Happening::Dialled { link } => self.dialled(link),
-            Happening::LinkDown { link } => self.link_down(link),
-            Happening::Have { peer } => {
-                if self.peers[peer as usize].have_due {
-                    self.flush_have(peer);
+            Happening::PickerTick { seat } => self.picker_tick(seat),
+            Happening::Metadata { seat } => self.metadata(seat),
+            Happening::Announce { seat } => self.spread_news(seat),
+            Happening::Have { seat } => {
+                if self.seats[seat as usize].have_due {
+                    self.flush_have(seat);
                 }
             }
-            Happening::Taken { peer } => {
-                if self.peers[peer as usize].state == State::Alive {
-                    self.took(peer);
-                    self.read(peer);
-                }
-            }
-            Happening::Progress { peer } => self.progress(peer),
-            Happening::Pulse { peer } => self.pulse(peer),
+            Happening::Taken { seat, reader } => self.taken(seat, reader),
+            Happening::Progress { seat } => self.progress(seat),
+            Happening::Pulse { seat } => self.pulse(seat),
+            Happening::Sample => self.sample(),
             other => self.happen_on_link(other),
         }
     }
 
     fn happen_on_link(&mut self, what: Happening) {
         match what {
-            Happening::News { link } => {
-                if self.peers[self.links[link as usize].child as usize].alive() {
-                    self.news(link);
-                }
-            }
+            Happening::Dialled { link } => self.dialled(link),
+            Happening::LinkDown { link } => self.link_down(link),
+            Happening::News { link } => self.news(link),
             Happening::Want {
                 link,
                 piece,
@@ -204,7 +268,7 @@ impl World {
             } => self.unwant(link, piece, attempt),
             Happening::Refused { link, attempt } => self.refused(link, attempt),
             Happening::RunOpen { run } => self.run_open(run),
-            Happening::Sent { peer } => self.sent(peer),
+            Happening::Sent { host } => self.sent(host),
             Happening::Block {
                 link,
                 piece,

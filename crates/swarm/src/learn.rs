@@ -41,9 +41,11 @@ impl Swarm {
         };
         match self.resources.get_mut(&key) {
             Some(Resource::Learning(learning)) => {
-                let of_peer = learning.waiting.iter().filter(|other| other.peer == peer);
+                let waits = self.peers.get(&peer).map(|peer| &peer.learning);
+                let waits = waits.is_some_and(|learning| learning.contains(&key));
+                let of_peer = || learning.waiting.iter().filter(|other| other.peer == peer);
                 // Each answer names the resource, not the reader: so many answers are enough.
-                if of_peer.count() < WAITING_MAX {
+                if !waits || of_peer().count() < WAITING_MAX {
                     learning.waiting.push_back(waiting);
                 }
                 self.is_learning(peer, key);

@@ -83,18 +83,15 @@ impl Task {
 
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
     pub(crate) fn tell_parents(&mut self, config: &Config, quiet: Option<PeerId>, out: Out<'_>) {
-        let changed: Vec<PeerId> = self
-            .members
-            .iter()
-            .filter(|(id, member)| {
-                let now = self.trees.parents(**id);
-                !now.iter()
-                    .copied()
-                    .eq(member.told.preferred.iter().map(|p| p.map(|p| p.id)))
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        for peer in changed {
+        for peer in self.trees.take_changed() {
+            let told = self.members.get(&peer).map(|member| &member.told.preferred);
+            let news = told.is_some_and(|told| {
+                let now = self.trees.parents(peer).iter().copied();
+                !now.eq(told.iter().map(|parent| parent.map(|parent| parent.id)))
+            });
+            if !news {
+                continue;
+            }
             let parents = self.parents_of(peer, config);
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
@@ -129,7 +126,7 @@ impl Task {
     /// Preferred parents, and others to fall back on: the parents' parents, then members drawn by
     /// lot.
     pub(crate) fn parents_of(&mut self, peer: PeerId, config: &Config) -> Parents {
-        let up = self.trees.parents(peer);
+        let up = self.trees.parents(peer).to_vec();
         let mut others: Vec<PeerId> = Vec::new();
         let mut add = |id: PeerId| {
             if id != peer && !up.contains(&Some(id)) && !others.contains(&id) {

@@ -20,6 +20,8 @@ pub struct Swarm {
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) next_tick: Time,
+    /// When digests are to be told.
+    pub(crate) digests_at: Time,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Swarm {
             tasks: BTreeMap::new(),
             outputs: VecDeque::new(),
             next_tick: Time::ZERO,
+            digests_at: Time::NEVER,
         }
     }
 
@@ -62,6 +65,9 @@ impl Swarm {
             }
             Event::Disconnected { peer } => self.disconnected(peer),
             Event::Tick => {}
+        }
+        if self.now >= self.digests_at {
+            self.flush_digests();
         }
         if self.now >= self.next_tick {
             self.next_tick = self.now + TICK;
@@ -84,7 +90,18 @@ impl Swarm {
                 .resources
                 .values()
                 .any(|resource| matches!(resource, Resource::Learning(_)));
-        busy.then_some(self.next_tick)
+        let tick = if busy { self.next_tick } else { Time::NEVER };
+        Some(tick.min(self.digests_at)).filter(|&at| at < Time::NEVER)
+    }
+
+    fn flush_digests(&mut self) {
+        self.digests_at = Time::NEVER;
+        let mut out = Vec::new();
+        for task in self.tasks.values_mut() {
+            task.flush_digests(self.now, &mut out);
+            self.digests_at = self.digests_at.min(task.digests_due());
+        }
+        self.outputs.extend(out);
     }
 
     /// Figures for the metrics.
@@ -136,6 +153,7 @@ impl Swarm {
         let mut out = Vec::new();
         if let Some(task) = self.tasks.get_mut(&task) {
             act(task, &self.config, self.now, &mut out);
+            self.digests_at = self.digests_at.min(task.digests_due());
         }
         self.outputs.extend(out);
     }
@@ -246,7 +264,8 @@ impl Swarm {
         let mut out = Vec::new();
         found.join(addr, position, &self.config, self.now, &mut out);
         found.have(peer, &held, &[], position, false, self.now);
-        found.resume_digests(peer, digests, &mut out);
+        found.resume_digests(peer, digests, self.now, &mut out);
+        self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);
         let known = found.known(peer);
         self.send(peer, ToPeer::Known { key, known });

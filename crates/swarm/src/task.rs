@@ -20,6 +20,12 @@ pub(crate) struct Task {
     pub(crate) trees: Trees,
     pub(crate) leases: Leases,
     pub(crate) probes: Probes,
+    /// Digests that not all members were told yet, and who knows them: nobody where several
+    /// vouched.
+    pub(crate) fresh: Vec<(PieceIndex, PieceDigest)>,
+    pub(crate) fresh_from: Option<PeerId>,
+    /// No digests are told before.
+    pub(crate) quiet_until: Time,
     pub(crate) empty_since: Option<Time>,
     pub(crate) moved: u64,
     pub(crate) chosen: u64,
@@ -55,6 +61,12 @@ const STRIKES_MAX: u32 = 6;
 /// more than a chain costs.
 const IN_STEP: Duration = Duration::from_millis(40);
 
+/// Messages with digests that are sent in a second at most, about a third of what one core can, where
+/// there are more members than
+const DIGEST_MESSAGES: u32 = 400_000;
+/// so many.
+const FEW: u32 = 512;
+
 /// Pieces that are kept account of: 16 TiB of the largest, 4 TiB of unknown length.
 const PIECES_MAX: u32 = 1 << 22;
 
@@ -76,6 +88,9 @@ impl Task {
             trees: Trees::new(stripes, chain),
             leases: Leases::default(),
             probes: Probes::default(),
+            fresh: Vec::new(),
+            fresh_from: None,
+            quiet_until: Time::ZERO,
             empty_since: None,
             moved: 0,
             chosen: 0,
@@ -266,6 +281,7 @@ impl Task {
         &mut self,
         peer: PeerId,
         digests: Vec<(PieceIndex, PieceDigest)>,
+        now: Time,
         out: Out<'_>,
     ) {
         let mut fresh = Vec::new();
@@ -284,7 +300,7 @@ impl Task {
                 Some(_) => {}
             }
         }
-        self.tell_digests(peer, fresh, out);
+        self.tell_digests(peer, fresh, now, out);
     }
 
     /// A leased piece came from the origin.
@@ -315,21 +331,49 @@ impl Task {
             self.count(piece, true);
         }
         if self.digests.insert(piece, digest) != Some(digest) {
-            self.tell_digests(peer, vec![(piece, digest)], out);
+            self.tell_digests(peer, vec![(piece, digest)], now, out);
         }
         self.probe_sealed(peer, config, now, out);
     }
 
+    /// All members but who vouched are told new digests: at once, but in a large swarm no more often
+    /// than one supernode can send so many messages.
     pub(crate) fn tell_digests(
-        &self,
+        &mut self,
         from: PeerId,
         digests: Vec<(PieceIndex, PieceDigest)>,
+        now: Time,
         out: Out<'_>,
     ) {
         if digests.is_empty() {
             return;
         }
-        for &to in self.members.keys().filter(|&&id| id != from) {
+        self.fresh_from =
+            Some(from).filter(|_| self.fresh.is_empty() || self.fresh_from == Some(from));
+        self.fresh.extend(digests);
+        self.flush_digests(now, out);
+    }
+
+    /// When there are digests to be told, if there are any.
+    pub(crate) fn digests_due(&self) -> Time {
+        if self.fresh.is_empty() {
+            Time::NEVER
+        } else {
+            self.quiet_until
+        }
+    }
+
+    /// Tells the digests that are due.
+    pub(crate) fn flush_digests(&mut self, now: Time, out: Out<'_>) {
+        if now < self.digests_due() {
+            return;
+        }
+        let digests = std::mem::take(&mut self.fresh);
+        for &to in self
+            .members
+            .keys()
+            .filter(|&&id| Some(id) != self.fresh_from)
+        {
             let digests = digests.clone();
             out.push(Output {
                 to,
@@ -338,6 +382,10 @@ impl Task {
                     digests,
                 },
             });
+        }
+        let members = self.members.len() as u32;
+        if members > FEW {
+            self.quiet_until = now + Duration::from_secs(1) * members / DIGEST_MESSAGES;
         }
     }
 

@@ -24,6 +24,10 @@ pub(crate) struct Trees {
     leaves: Vec<BTreeSet<(u32, u64, PeerId)>>,
     inner: Vec<usize>,
     root: Option<PeerId>,
+    /// Who has no parent in a stripe, the root among them.
+    loose: BTreeSet<(PeerId, u32)>,
+    /// Whose parents are others than when last asked.
+    changed: BTreeSet<PeerId>,
     counter: u64,
 }
 
@@ -55,6 +59,8 @@ impl Trees {
             leaves: vec![BTreeSet::new(); stripes as usize],
             inner: vec![0; stripes as usize],
             root: None,
+            loose: BTreeSet::new(),
+            changed: BTreeSet::new(),
             counter: 0,
         }
     }
@@ -94,7 +100,11 @@ impl Trees {
                 depth: vec![ADRIFT; stripes],
             },
         );
-        (0..self.stripes).for_each(|stripe| self.reopen(peer, stripe));
+        for stripe in 0..self.stripes {
+            self.loose.insert((peer, stripe));
+            self.reopen(peer, stripe);
+        }
+        self.changed.insert(peer);
     }
 
     /// Makes a peer a leaf everywhere, or lets it feed others again. Its children stay until they
@@ -155,13 +165,15 @@ impl Trees {
                 .map(|node| std::mem::take(&mut node.down[stripe as usize]))
                 .unwrap_or_default();
             for child in children {
-                if let Some(node) = self.nodes.get_mut(&child) {
-                    node.up[stripe as usize] = None;
-                }
+                self.set_up(child, stripe, None);
                 self.settle(child, stripe);
                 orphans.push((child, stripe));
             }
         }
+        for stripe in 0..self.stripes {
+            self.loose.remove(&(peer, stripe));
+        }
+        self.changed.remove(&peer);
         if let Some(inner) = self.nodes.remove(&peer).and_then(|node| node.inner) {
             self.inner[inner as usize] -= 1;
         }
@@ -190,11 +202,27 @@ impl Trees {
         self.nodes.get(&peer)?.up[stripe as usize]
     }
 
-    pub fn parents(&self, peer: PeerId) -> Vec<Option<PeerId>> {
-        self.nodes
-            .get(&peer)
-            .map(|node| node.up.clone())
-            .unwrap_or_default()
+    /// Its parents, by stripe.
+    pub fn parents(&self, peer: PeerId) -> &[Option<PeerId>] {
+        self.nodes.get(&peer).map_or(&[], |node| &node.up)
+    }
+
+    /// Whose parents have changed since this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<PeerId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn set_up(&mut self, peer: PeerId, stripe: u32, parent: Option<PeerId>) -> Option<PeerId> {
+        let node = self.nodes.get_mut(&peer)?;
+        let before = std::mem::replace(&mut node.up[stripe as usize], parent);
+        if before != parent {
+            self.changed.insert(peer);
+        }
+        match parent {
+            Some(_) => self.loose.remove(&(peer, stripe)),
+            None => self.loose.insert((peer, stripe)),
+        };
+        before
     }
 
     /// Whom it feeds, and in which stripe.
@@ -217,7 +245,7 @@ impl Trees {
 
     pub fn detach(&mut self, peer: PeerId, stripe: u32) {
         let s = stripe as usize;
-        let Some(parent) = self.nodes.get_mut(&peer).and_then(|node| node.up[s].take()) else {
+        let Some(parent) = self.set_up(peer, stripe, None) else {
             return;
         };
         if let Some(node) = self.nodes.get_mut(&parent) {
@@ -258,9 +286,7 @@ impl Trees {
         if let Some(node) = self.nodes.get_mut(&parent) {
             node.down[s].push(child);
         }
-        if let Some(node) = self.nodes.get_mut(&child) {
-            node.up[s] = Some(parent);
-        }
+        self.set_up(child, stripe, Some(parent));
         self.reopen(parent, stripe);
         self.settle(child, stripe);
     }
@@ -412,21 +438,8 @@ impl Trees {
 
     /// Peers that have no parent in a stripe though they are not the root.
     pub fn adrift(&self) -> Vec<(PeerId, u32)> {
-        let loose = |(&id, node): (&PeerId, &Node)| {
-            let up: Vec<_> = node
-                .up
-                .iter()
-                .enumerate()
-                .filter(|(_, up)| up.is_none())
-                .map(|(s, _)| (id, s as u32))
-                .collect();
-            up
-        };
-        self.nodes
-            .iter()
-            .filter(|(id, _)| self.root != Some(**id))
-            .flat_map(loose)
-            .collect()
+        let loose = self.loose.iter().copied();
+        loose.filter(|(id, _)| self.root != Some(*id)).collect()
     }
 
     #[cfg(test)]
@@ -434,6 +447,8 @@ impl Trees {
         for (&id, node) in &self.nodes {
             for stripe in 0..self.stripes {
                 let s = stripe as usize;
+                let loose = self.loose.contains(&(id, stripe));
+                assert_eq!(loose, node.up[s].is_none(), "who is loose is not known");
                 for child in &node.down[s] {
                     assert_eq!(
                         self.nodes[child].up[s],

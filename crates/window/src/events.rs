@@ -128,7 +128,6 @@ impl Picker {
     /// A parent has pieces, or the beginning of one. Something is to be decided only if that is
     /// news for a piece that a window lacks and nobody brings, or brings too late.
     fn parent_has(&mut self, id: ParentId, first: PieceIndex, count: u32, whole: bool) -> bool {
-        let now = self.now;
         let Some(parent) = self.parents.known.get_mut(&id) else {
             return false;
         };
@@ -141,19 +140,44 @@ impl Picker {
                 parent.receiving.insert(piece);
             }
         }
-        let avoided = self
-            .parents
-            .known
-            .values()
-            .any(|parent| parent.demoted(now));
+        self.matters(id, first, count)
+    }
+
+    /// Whether news of a parent's pieces gives something to decide.
+    fn matters(&mut self, id: ParentId, first: PieceIndex, count: u32) -> bool {
         let end = first.get().saturating_add(count);
-        self.readers.values().any(|window| {
+        let (mut lacking, mut head) = (false, false);
+        for window in self.readers.values() {
             let (from, to) = (window.base().max(first).get(), window.edge().get().min(end));
-            (from..to).map(PieceIndex::new).any(|piece| {
-                !self.held.contains(piece)
-                    && (avoided || piece == window.base() || !self.work.contains_key(&piece))
-            })
-        })
+            for piece in (from..to).map(PieceIndex::new) {
+                if self.held.contains(piece) {
+                    continue;
+                }
+                let Some(work) = self.work.get(&piece) else {
+                    return true;
+                };
+                lacking = true;
+                if piece == window.base() {
+                    head = true;
+                    let mut attempts = work.attempts.iter();
+                    // What another is asked for the preferred parent has now.
+                    if self.parents.preferred(piece) == Some(id)
+                        && attempts.any(|attempt| attempt.parent != id)
+                    {
+                        return true;
+                    }
+                }
+            }
+        }
+        // A head piece may only be late sooner than thought.
+        self.glance |= head;
+        let now = self.now;
+        lacking
+            && self
+                .parents
+                .known
+                .values()
+                .any(|parent| parent.demoted(now))
     }
 
     fn opened(&mut self, reader: ReaderId, first: PieceIndex, end: Option<PieceIndex>) {

@@ -35,6 +35,7 @@ mod parents;
 mod picker;
 mod requests;
 mod runs;
+mod wanted;
 mod window;
 mod work;
 

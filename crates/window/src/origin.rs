@@ -1,7 +1,7 @@
 //! When this peer asks the origin itself: runs over what it holds the lease for, or over what
 //! nobody else can deliver.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use pantala_core::PieceIndex;
 
@@ -9,6 +9,7 @@ use crate::{
     Action, RunId, Window,
     picker::{Picker, Supernode},
     runs::Run,
+    wanted::Wanted,
     work::Work,
 };
 
@@ -32,7 +33,7 @@ impl Picker {
         self.now >= fallback && !deliverable
     }
 
-    pub(crate) fn plan_runs(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+    pub(crate) fn plan_runs(&mut self, wanted: &Wanted) {
         let now = self.now;
         let mut at = 0;
         while at < self.runs.len() {
@@ -109,7 +110,7 @@ impl Picker {
             && !self.work.contains_key(&run.next)
     }
 
-    pub(crate) fn open_runs(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+    pub(crate) fn open_runs(&mut self, wanted: &Wanted) {
         if self.now < self.origin_rest_until {
             self.wake_at(self.origin_rest_until);
             return;

@@ -7,6 +7,7 @@ use crate::{
     parents::Parents,
     requests::{Ask, HedgeCredit},
     runs::Run,
+    wanted::Wanted,
     work::{HEDGES, Work},
 };
 
@@ -42,6 +43,14 @@ pub struct Picker {
     pub(crate) origin_rest_until: Time,
     pub(crate) counter: u64,
     pub(crate) wakeup: Time,
+    /// Something happened that there may be something to decide about.
+    due: bool,
+    /// A head piece may be late sooner than thought; nothing else is to be decided.
+    pub(crate) glance: bool,
+    /// Kept from plan to plan for its memory.
+    wanted: Wanted,
+    /// The windows, from and to, whose pieces are pinned.
+    pinned_for: Vec<(PieceIndex, PieceIndex)>,
     pub(crate) actions: VecDeque<Action>,
 }
 
@@ -95,27 +104,36 @@ impl Picker {
             origin_rest_until: Time::ZERO,
             counter: 0,
             wakeup: Time::NEVER,
+            due: false,
+            glance: false,
+            wanted: Wanted::default(),
+            pinned_for: Vec::new(),
             actions: VecDeque::new(),
         }
     }
 
     /// Something happened at `now`, which must not lie before any earlier call's. Take the
-    /// decisions with [`Picker::poll_action`] until there are none.
+    /// decisions with [`Picker::poll_action`] until there are none. They are made then: who tells
+    /// of several things that happened at once before it asks is spared deciding for each.
     pub fn handle(&mut self, now: Time, event: Event) {
         debug_assert!(now >= self.now, "time runs backwards");
         self.now = now.max(self.now);
-        if self.note(event) {
-            self.plan();
-        }
+        self.due |= self.note(event);
         debug_assert!(self.check());
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.due || (std::mem::take(&mut self.glance) && self.is_late()) {
+            (self.due, self.glance) = (false, false);
+            self.plan();
+            debug_assert!(self.check());
+        }
         self.actions.pop_front()
     }
 
-    /// When to send [`Event::Tick`] if nothing else happens before.
+    /// When to send [`Event::Tick`] if nothing else happens before. To be asked once there are no
+    /// more actions.
     pub fn next_wakeup(&self) -> Option<Time> {
         (self.wakeup < Time::NEVER).then_some(self.wakeup)
     }
@@ -152,37 +170,49 @@ impl Picker {
         }
     }
 
-    /// Decides everything anew. Costs the windows' pieces times the parents.
+    /// Decides everything anew. Costs the windows' pieces, and the parents for each that is asked for.
     fn plan(&mut self) {
         self.wakeup = Time::NEVER;
-        let wanted = self.wanted();
+        let mut wanted = std::mem::take(&mut self.wanted);
+        self.want(&mut wanted);
         self.pin();
         self.cancel_unwanted(&wanted);
         self.return_unneeded();
         self.watch_heads(true);
         self.release_stalled();
-        self.plan_runs(&wanted);
+        let origin = !self.leases.is_empty()
+            || !self.runs.is_empty()
+            || self.supernode != Supernode::Up
+            || self.now < self.origin_rest_until;
+        if origin {
+            self.plan_runs(&wanted);
+        }
         self.release_demoted();
         self.hasten_left_behind();
         self.plan_requests(&wanted);
         self.watch_heads(false);
+        self.wanted = wanted;
     }
 
-    /// Pieces in windows that are not held, with how far each is from the nearest reader.
-    fn wanted(&self) -> BTreeMap<PieceIndex, u32> {
-        let mut wanted = BTreeMap::new();
+    /// Finds what the windows lack.
+    fn want(&self, wanted: &mut Wanted) {
+        wanted.clear();
         for window in self.readers.values() {
             for (distance, piece) in window.pieces().enumerate() {
                 if !self.held.contains(piece) {
-                    let urgency = wanted.entry(piece).or_insert(u32::MAX);
-                    *urgency = (*urgency).min(distance as u32);
+                    wanted.add(piece, distance as u32);
                 }
             }
         }
-        wanted
     }
 
     fn pin(&mut self) {
+        let windows = self.readers.values();
+        let spans = || windows.clone().map(|window| (window.base(), window.edge()));
+        if spans().eq(self.pinned_for.iter().copied()) {
+            return;
+        }
+        self.pinned_for = spans().collect();
         let needed: PieceSet = self.readers.values().flat_map(Window::pieces).collect();
         for piece in needed.iter() {
             if self.pinned.insert(piece) {

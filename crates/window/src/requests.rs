@@ -1,7 +1,7 @@
 //! Who is asked for what: parents, a second parent for a late head piece, the supernode for a
 //! lease.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use pantala_core::{PieceIndex, Time};
 
@@ -9,6 +9,7 @@ use crate::{
     Action, AttemptId, ParentId,
     parents::Parent,
     picker::{Picker, Supernode},
+    wanted::Wanted,
     work::{Attempt, HEDGES, Work},
 };
 
@@ -66,8 +67,8 @@ impl HedgeCredit {
 }
 
 impl Picker {
-    pub(crate) fn plan_requests(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
-        let mut order: Vec<(bool, u32, usize, PieceIndex)> = wanted
+    pub(crate) fn plan_requests(&mut self, wanted: &Wanted) {
+        let mut order: Vec<(bool, u32, usize, PieceIndex, u32)> = wanted
             .iter()
             .filter(|(piece, _)| !self.work.get(piece).is_some_and(Work::is_busy))
             .filter(|(piece, _)| !self.runs.iter().any(|run| run.covers(**piece)))
@@ -78,12 +79,13 @@ impl Picker {
                 } else {
                     self.parents.copies(piece)
                 };
-                (!urgent, if urgent { urgency } else { 0 }, copies, piece)
+                let first = if urgent { urgency } else { 0 };
+                (!urgent, first, copies, piece, urgency)
             })
             .collect();
         order.sort_unstable();
         let mut unsourced: Option<PieceIndex> = None;
-        for (_, _, _, piece) in order {
+        for (_, _, _, piece, urgency) in order {
             if self.may_ask_origin(piece) {
                 continue;
             }
@@ -93,11 +95,11 @@ impl Picker {
                 .then(|| {
                     let limit = self.config.requests_per_parent;
                     self.parents
-                        .choose(piece, self.piece_size, wanted[&piece], limit, self.now)
+                        .choose(piece, self.piece_size, urgency, limit, self.now)
                 })
                 .flatten();
             match parent {
-                Some(parent) => self.fetch(piece, parent, wanted[&piece], false),
+                Some(parent) => self.fetch(piece, parent, urgency, false),
                 None => unsourced = Some(unsourced.map_or(piece, |first| first.min(piece))),
             }
         }
@@ -159,12 +161,14 @@ impl Picker {
             .filter(|(_, work)| work.attempts.iter().all(|attempt| !attempt.complete))
             .filter_map(|(&piece, work)| {
                 let preferred = self.parents.preferred(piece)?;
-                let parent = self.parents.known.get(&preferred)?;
                 let asked = work.attempts[0].parent;
+                if asked == preferred {
+                    return None;
+                }
+                let parent = self.parents.known.get(&preferred)?;
                 let whole = self.parents.known.get(&asked);
                 let whole = whole.is_some_and(|parent| parent.holds.contains(piece));
-                let better =
-                    asked != preferred && !whole && parent.has(piece) && !parent.demoted(self.now);
+                let better = !whole && parent.has(piece) && !parent.demoted(self.now);
                 better.then_some((piece, preferred))
             })
             .collect();
@@ -202,37 +206,9 @@ impl Picker {
     /// Looks after the pieces that readers wait for right now: acts on those that are late, or
     /// only sees to it that they are looked at again when they would be.
     pub(crate) fn watch_heads(&mut self, act: bool) {
-        let heads: BTreeMap<PieceIndex, Time> = self
-            .readers
-            .values()
-            .filter(|window| !self.held.contains(window.base()) && window.base() < window.edge())
-            .map(|window| (window.base(), window.head_since()))
-            .collect();
-        for (piece, since) in heads {
-            let Some(work) = self.work.get(&piece) else {
+        for (piece, since) in self.heads() {
+            let Some(late_at) = self.late_at(piece, since) else {
                 continue;
-            };
-            if work.run.is_some() || work.attempts.is_empty() {
-                continue;
-            }
-            let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
-            // Whoever waits for it himself is not what is slow: who is gets the time to be found.
-            let above = work.attempts.iter().all(|attempt| {
-                let parent = self.parents.known.get(&attempt.parent);
-                !attempt.complete && parent.is_some_and(|parent| !parent.has(piece))
-            });
-            let patience = self.config.patience * if above { ABOVE } else { 1 };
-            let stalled_at = progressed.unwrap_or(since).max(since) + patience;
-            // Bytes trickle in, and somebody else has them all.
-            let slow_at = since + self.config.patience * SLOW;
-            let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
-            let better = asked.len() < HEDGES
-                && work.attempts.iter().all(|attempt| !attempt.complete)
-                && self.parents.another_holds(piece, &asked, self.now);
-            let late_at = if better {
-                stalled_at.min(slow_at)
-            } else {
-                stalled_at
             };
             if self.now < late_at {
                 self.wake_at(late_at);
@@ -242,6 +218,59 @@ impl Picker {
                 self.wake_at(self.now + self.config.patience);
             }
         }
+    }
+
+    /// Whether a head piece is late; if not, it is looked at again when it would be.
+    pub(crate) fn is_late(&mut self) -> bool {
+        let heads = self.heads().into_iter();
+        let late_at = heads.filter_map(|(piece, since)| self.late_at(piece, since));
+        let Some(at) = late_at.min() else {
+            return false;
+        };
+        self.wake_at(at);
+        self.now >= at
+    }
+
+    /// When a head piece will be late; `None` where no parent is asked for it.
+    fn late_at(&self, piece: PieceIndex, since: Time) -> Option<Time> {
+        let work = self.work.get(&piece)?;
+        if work.run.is_some() || work.attempts.is_empty() {
+            return None;
+        }
+        let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
+        // Whoever waits for it himself is not what is slow: who is gets the time to be found.
+        let above = work.attempts.iter().all(|attempt| {
+            let parent = self.parents.known.get(&attempt.parent);
+            !attempt.complete && parent.is_some_and(|parent| !parent.has(piece))
+        });
+        let patience = self.config.patience * if above { ABOVE } else { 1 };
+        let stalled_at = progressed.unwrap_or(since).max(since) + patience;
+        // Bytes trickle in, and somebody else has them all.
+        let slow_at = since + self.config.patience * SLOW;
+        if work.attempts.len() >= HEDGES
+            || stalled_at <= slow_at
+            || work.attempts.iter().any(|attempt| attempt.complete)
+        {
+            return Some(stalled_at);
+        }
+        let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
+        let better = self.parents.another_holds(piece, &asked, self.now);
+        Some(if better { slow_at } else { stalled_at })
+    }
+
+    /// The pieces that readers wait for, and since when.
+    fn heads(&self) -> Vec<(PieceIndex, Time)> {
+        let mut heads: Vec<(PieceIndex, Time)> = self
+            .readers
+            .values()
+            .rev()
+            .filter(|window| !self.held.contains(window.base()) && window.base() < window.edge())
+            .map(|window| (window.base(), window.head_since()))
+            .collect();
+        // Of readers that wait for the same piece the last to come counts.
+        heads.sort_by_key(|&(piece, _)| piece);
+        heads.dedup_by_key(|&mut (piece, _)| piece);
+        heads
     }
 
     pub(crate) fn late(&mut self, piece: PieceIndex, since: Time) {

@@ -1,10 +1,8 @@
 //! Requests under way: finding them, ending them.
 
-use std::collections::BTreeMap;
-
 use pantala_core::{PieceIndex, Time};
 
-use crate::{Action, AttemptId, ParentId, RunId, parents::Parents, picker::Picker};
+use crate::{Action, AttemptId, ParentId, RunId, parents::Parents, picker::Picker, wanted::Wanted};
 
 /// Requests for one piece that may be under way at once.
 pub(crate) const HEDGES: usize = 2;
@@ -102,7 +100,7 @@ impl Picker {
         self.wake_at(next);
     }
 
-    pub(crate) fn cancel_unwanted(&mut self, wanted: &BTreeMap<PieceIndex, u32>) {
+    pub(crate) fn cancel_unwanted(&mut self, wanted: &Wanted) {
         let unwanted: Vec<PieceIndex> = self
             .work
             .keys()

@@ -1,80 +1,56 @@
-use std::collections::{BTreeMap, VecDeque};
-
 use pantala_core::{PeerId, PieceIndex, PieceSet, control::Parents};
-use pantala_store::Lru;
-use pantala_window::{AttemptId, Picker, PieceRanges, RunId};
+use pantala_window::{AttemptId, Picker, PieceRanges, ReaderId, RunId};
 
 use crate::{
-    PeerReport,
-    queue::{Flow, Index, Nanos},
-    scenario::Class,
+    flat::Flat,
+    queue::{Index, Nanos},
 };
 
-/// One host: what a daemon would have around its brain.
+/// One host's part in one task: what a daemon would have around its brain.
 #[derive(Debug)]
-pub(crate) struct Peer {
-    pub id: PeerId,
-    pub class: Class,
-    pub state: State,
-    pub picker: Option<Picker>,
+pub(crate) struct Seat {
+    pub host: Index,
+    pub task: u32,
+    /// Alive with its host.
+    pub alive: bool,
+    pub picker: Option<Box<Picker>>,
+    /// Whether the picker may have decided something that is not done yet.
+    pub asked: bool,
     /// When its next tick is due, [`Nanos::MAX`] without one.
     pub wake: Nanos,
-    pub up: Uplink,
-    /// Until when its downlink is taken.
-    pub down_free: Nanos,
     pub held: PieceSet,
-    pub lru: Lru,
-    pub flights: BTreeMap<PieceIndex, InFlight>,
-    pub attempts: BTreeMap<AttemptId, Request>,
-    pub runs: BTreeMap<RunId, Index>,
+    pub flights: Flat<PieceIndex, InFlight>,
+    pub attempts: Flat<AttemptId, Request>,
+    pub runs: Flat<RunId, Index>,
     pub vouched: PieceSet,
     pub leases: PieceRanges,
     pub told: Parents,
     /// Links to parents, by who they are.
-    pub parents: BTreeMap<PeerId, Index>,
+    pub parents: Flat<PeerId, Index>,
     /// Links from children.
     pub children: Vec<Index>,
-    pub reader: Option<Reader>,
+    /// Links from children that wait for a piece.
+    pub waiting: Vec<(PieceIndex, Index)>,
+    pub readers: Vec<Reader>,
+    /// Readers so far, to number them.
+    pub numbered: u64,
+    /// Readers to be opened as soon as the content is known: what they are reported in.
+    pub opening: Vec<Index>,
+    /// Whether the supernode was told of it, or is being told.
+    pub joined: bool,
     pub gained: PieceSet,
     pub lost: PieceSet,
+    /// What its children are to be told.
+    pub news: Vec<News>,
+    pub news_due: bool,
     pub have_due: bool,
     pub progress_due: bool,
     pub pulse_due: bool,
     pub pulse_bytes: u64,
-    pub report: PeerReport,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Its reader has not come.
-    Away,
-    Alive,
-    Frozen,
-    Dead,
-}
-
-/// A host's way out: one block at a time.
-#[derive(Debug)]
-pub(crate) struct Uplink {
-    /// Nanoseconds a byte.
-    pub pace: f64,
-    pub busy: bool,
-    /// Flows that may have something to send, in turn.
-    pub ring: VecDeque<Flow>,
-}
-
-impl Uplink {
-    pub fn new(rate: f64) -> Self {
-        Self {
-            pace: 8e9 / rate,
-            busy: false,
-            ring: VecDeque::new(),
-        }
-    }
 }
 
 /// A piece being received.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct InFlight {
     /// Bytes there, from the first on.
     pub bytes: u32,
@@ -99,6 +75,9 @@ pub(crate) struct Request {
 
 #[derive(Debug)]
 pub(crate) struct Reader {
+    pub id: ReaderId,
+    /// What it is reported in.
+    pub visit: Index,
     pub next: PieceIndex,
     pub end: PieceIndex,
     pub taking: bool,
@@ -108,16 +87,24 @@ pub(crate) struct Reader {
 /// A child's connection to a parent.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The child's seat.
     pub child: Index,
+    /// The parent's seat.
     pub parent: Index,
+    pub sender: Index,
+    pub receiver: Index,
+    /// One way.
+    pub latency: Nanos,
     pub up: bool,
     /// At the parent: what the child waits for.
-    pub wants: BTreeMap<PieceIndex, Want>,
+    pub wants: Flat<PieceIndex, Want>,
     /// Bytes on their way.
     pub flying: u32,
+    /// What may be on its way.
+    pub window: u32,
     /// Whether it stands in the parent's ring.
     pub queued: bool,
-    /// Announcements on their way.
+    /// Announcements for this child alone on their way.
     pub news: Vec<News>,
 }
 
@@ -137,8 +124,10 @@ pub(crate) enum News {
 /// A transfer from the origin.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub peer: Index,
+    pub seat: Index,
     pub id: RunId,
+    pub latency: Nanos,
+    pub window: u32,
     pub open: bool,
     /// The piece it sends now, and how much of it is sent.
     pub piece: PieceIndex,
@@ -151,39 +140,38 @@ pub(crate) struct Run {
     pub queued: bool,
 }
 
-impl Peer {
-    pub fn new(id: PeerId, class: Class) -> Self {
+impl Seat {
+    pub fn new(host: Index, task: u32) -> Self {
         Self {
-            id,
-            up: Uplink::new(class.up),
-            class,
-            state: State::Away,
+            host,
+            task,
+            alive: true,
             picker: None,
+            asked: false,
             wake: Nanos::MAX,
-            down_free: 0,
             held: PieceSet::new(),
-            lru: Lru::new(),
-            flights: BTreeMap::new(),
-            attempts: BTreeMap::new(),
-            runs: BTreeMap::new(),
+            flights: Flat::default(),
+            attempts: Flat::default(),
+            runs: Flat::default(),
             vouched: PieceSet::new(),
             leases: PieceRanges::new(),
             told: Parents::default(),
-            parents: BTreeMap::new(),
+            parents: Flat::default(),
             children: Vec::new(),
-            reader: None,
+            waiting: Vec::new(),
+            readers: Vec::new(),
+            numbered: 0,
+            opening: Vec::new(),
+            joined: false,
             gained: PieceSet::new(),
             lost: PieceSet::new(),
+            news: Vec::new(),
+            news_due: false,
             have_due: false,
             progress_due: false,
             pulse_due: false,
             pulse_bytes: 0,
-            report: PeerReport::default(),
         }
-    }
-
-    pub fn alive(&self) -> bool {
-        self.state == State::Alive
     }
 
     /// Bytes of a piece that can be passed on.
@@ -191,12 +179,30 @@ impl Peer {
         if self.held.contains(piece) {
             size
         } else {
-            self.flights.get(&piece).map_or(0, |flight| flight.bytes)
+            self.flights.get(piece).map_or(0, |flight| flight.bytes)
         }
     }
 
-    /// Nanoseconds a byte of its downlink.
-    pub fn down_pace(&self) -> f64 {
-        8e9 / self.class.down
+    /// The link a request was made on, if it is under way on that link.
+    pub fn request(&mut self, attempt: AttemptId, link: Index) -> Option<&mut Request> {
+        self.attempts
+            .get_mut(attempt)
+            .filter(|request| request.link == link)
+    }
+
+    /// Whether a request for the piece is under way.
+    pub fn asks_for(&self, piece: PieceIndex) -> bool {
+        self.attempts.values().any(|request| request.piece == piece)
+    }
+
+    /// A child waits for a piece no more.
+    pub fn waits_no_more(&mut self, piece: PieceIndex, link: Index) {
+        if let Some(at) = self
+            .waiting
+            .iter()
+            .position(|&waits| waits == (piece, link))
+        {
+            self.waiting.swap_remove(at);
+        }
     }
 }

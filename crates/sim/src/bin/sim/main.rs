@@ -1,0 +1,180 @@
+//! `sim run SCENARIO.toml`: simulates a scenario; `sim list`: says which there are.
+
+mod figures;
+mod file;
+mod plot;
+mod table;
+mod units;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use pantala_sim::{Report, Scenario};
+
+use crate::{figures::Figures, file::File, plot::Line};
+
+/// A virtual network around the unchanged brains of peers and supernode.
+#[derive(Debug, Parser)]
+#[command(name = "sim", version)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Simulates a scenario and says what came of it; fails where a goal is not met.
+    Run {
+        /// A scenario's file, or its name among those in `scenarios`.
+        scenario: String,
+        /// Draws everything that is drawn by lot; instead of the file's.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where to write figures.json and the plots.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Says which scenarios there are.
+    List {
+        /// Where they are.
+        #[arg(long, default_value = "scenarios")]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().what {
+        What::Run {
+            scenario,
+            seed,
+            out,
+        } => run(&scenario, seed, out.as_deref()),
+        What::List { dir } => list(&dir).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| at(&error))?;
+    File::read(&text).map_err(|error| at(&error))
+}
+
+/// Says whether all goals were met.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it takes in the world outside is one of the figures"
+)]
+fn run(name: &str, seed: Option<u64>, out: Option<&Path>) -> Result<bool, String> {
+    let mut path = PathBuf::from(name);
+    if !path.exists() && path.components().count() == 1 {
+        path = Path::new("scenarios").join(name).with_extension("toml");
+    }
+    let file = read(&path)?;
+    let mut scenario = file.scenario();
+    scenario.seed = seed.unwrap_or(scenario.seed);
+    let began = std::time::Instant::now();
+    let report = pantala_sim::run(scenario.clone());
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy());
+    let stem = stem.unwrap_or_default();
+    let figures = Figures::new(&stem, &file, &scenario, &report, began.elapsed());
+    print!("{}", table::render(&figures));
+    if let Some(out) = out {
+        write(out, &figures, &scenario, &report, &file.classes())
+            .map_err(|error| format!("{}: {error}", out.display()))?;
+    }
+    Ok(figures.goals.iter().all(|goal| goal.met))
+}
+
+fn write(
+    out: &Path,
+    figures: &Figures,
+    scenario: &Scenario,
+    report: &Report,
+    names: &[&str],
+) -> std::io::Result<()> {
+    fs::create_dir_all(out)?;
+    let json = serde_json::to_string_pretty(figures).map_err(std::io::Error::other)?;
+    fs::write(out.join("figures.json"), json + "\n")?;
+    let done = names.iter().enumerate().map(|(class, name)| {
+        let peers = report.peers.iter().filter(|peer| peer.class == class);
+        let times = figures::times(peers, |peer| peer.last_byte);
+        let all = times.len() as f64;
+        let finite = times.iter().filter(|time| time.is_finite());
+        let mut points = vec![(0.0, 0.0)];
+        for (number, &time) in finite.enumerate() {
+            points.push((time, number as f64 / all));
+            points.push((time, (number + 1) as f64 / all));
+        }
+        Line {
+            name: (*name).to_owned(),
+            points: thin(points),
+        }
+    });
+    let done: Vec<Line> = done.collect();
+    let title = |what: &str| format!("{}: {what}", figures.scenario);
+    let text = plot::svg(
+        &title("readers that have everything"),
+        "seconds",
+        "share",
+        &done,
+    );
+    fs::write(out.join("completion.svg"), text)?;
+    let mib = f64::from(1 << 20);
+    let line = |name: &str, of: &dyn Fn(&pantala_sim::Sample) -> f64| Line {
+        name: name.to_owned(),
+        points: report.series.iter().map(|s| (s.at, of(s))).collect(),
+    };
+    let origin = [
+        line("sent", &|sample| sample.origin_bytes as f64 / mib),
+        Line {
+            name: "distinct content".into(),
+            points: vec![
+                (0.0, scenario.distinct() as f64 / mib),
+                (report.ended, scenario.distinct() as f64 / mib),
+            ],
+        },
+    ];
+    let text = plot::svg(&title("bytes from the origin"), "seconds", "MiB", &origin);
+    fs::write(out.join("origin.svg"), text)?;
+    let windows = [
+        line("p50", &|sample| f64::from(sample.window_p50)),
+        line("p95", &|sample| f64::from(sample.window_p95)),
+    ];
+    let text = plot::svg(&title("window sizes"), "seconds", "pieces", &windows);
+    fs::write(out.join("windows.svg"), text)
+}
+
+/// A hundred thousand steps are more than a plot shows.
+fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let step = points.len().div_ceil(4000).max(1);
+    let last = points.last().copied();
+    points.into_iter().step_by(step).chain(last).collect()
+}
+
+fn list(dir: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    paths.sort();
+    for path in paths {
+        let file = read(&path)?;
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy());
+        println!("{:<24} {}", stem.unwrap_or_default(), file.about);
+    }
+    Ok(())
+}
