@@ -97,12 +97,13 @@ impl Swarm {
         peer.learning.remove(&key);
         peer.tasks.insert(task);
         let addr = peer.hello.peer;
+        let place = peer.place.clone();
         let Some(found) = self.tasks.get_mut(&task) else {
             return;
         };
         let mut out = Vec::new();
         let position = found.piece_at(reader.start);
-        found.join(addr, position, &self.config, self.now, &mut out);
+        found.join(addr, &place, position, &self.config, self.now, &mut out);
         let mut known = found.known(addr.id);
         // Counted from now: what one peer learned is no fresher at another.
         if let Some(Resource::Known { fresh_until, .. }) = self.resources.get(&key) {

@@ -156,15 +156,17 @@ impl Task {
         } else if desperate {
             self.force(peer, piece, now, out);
         } else {
-            let mut holders: Vec<(usize, PeerId)> = self
+            let own = self.members.get(&peer).map(|member| member.place.clone());
+            let own = own.unwrap_or_default();
+            let mut holders: Vec<(usize, usize, PeerId)> = self
                 .members
                 .iter()
                 .filter(|(id, member)| **id != peer && member.held.contains(piece))
                 .filter(|(_, member)| now >= member.demoted_until || late)
-                .map(|(&id, _)| (self.trees.load(id), id))
+                .map(|(&id, member)| (own.distance(&member.place), self.trees.load(id), id))
                 .collect();
             holders.sort_unstable();
-            let holders: Vec<PeerId> = holders.into_iter().take(2).map(|(_, id)| id).collect();
+            let holders: Vec<PeerId> = holders.into_iter().take(2).map(|(_, _, id)| id).collect();
             self.introduce(peer, &holders, config, out);
         }
     }

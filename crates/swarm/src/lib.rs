@@ -34,6 +34,7 @@ mod lend;
 mod message;
 mod pace;
 mod parents;
+mod place;
 mod probe;
 mod resource;
 mod swarm;

@@ -5,12 +5,13 @@
 //! attached elsewhere and it gets no new ones until it has caught up. Who is behind because its
 //! parents are is not to blame.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{PeerId, PieceIndex, Time};
 
 use crate::{
     Config,
+    place::{ALL, Group},
     task::{Member, Out, Task},
 };
 
@@ -32,8 +33,9 @@ pub(crate) struct Pace {
     pub front: u32,
     /// Pieces it has gained so far. Fronts jump where something was missing; this does not.
     pub gained: u32,
-    /// What it had gained at the beginning of the span.
+    /// What it had gained at the beginning of this span and of the one before.
     mark: (Time, u32),
+    before: (Time, u32),
     /// Since when its parents have had what it lacks, and what it had gained then.
     behind: Option<(Time, u32)>,
     /// Since when it feeds nobody.
@@ -46,15 +48,17 @@ impl Pace {
             front: position.get(),
             gained: 0,
             mark: (now, 0),
+            before: (now, 0),
             behind: None,
             barred: None,
         }
     }
 
-    /// Pieces a second.
+    /// Pieces a second, over more than one span: right after the beginning of one a single piece
+    /// would look like many.
     fn rate(&self, now: Time) -> f64 {
-        let took = now.since(self.mark.0).as_secs_f64().max(0.02);
-        f64::from(self.gained.saturating_sub(self.mark.1)) / took
+        let took = now.since(self.before.0).as_secs_f64().max(0.02);
+        f64::from(self.gained.saturating_sub(self.before.1)) / took
     }
 
     fn advance(&mut self, front: u32) {
@@ -102,12 +106,19 @@ impl Task {
     /// Looks how everybody gets on, and makes leaves of those that do not keep up.
     pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let bound = self.bound();
-        let mut pace: f64 = 0.0;
+        // By group: how many are in it, and how quick the quickest is.
+        let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();
         for member in self.members.values_mut() {
             let front = member.front(bound);
             member.pace.advance(front);
-            pace = pace.max(member.pace.rate(now));
+            let rate = member.pace.rate(now);
+            for group in member.place.groups() {
+                let (count, pace) = paces.entry(group).or_default();
+                *count += 1;
+                *pace = pace.max(rate);
+            }
             if now.since(member.pace.mark.0) > SPAN {
+                member.pace.before = member.pace.mark;
                 member.pace.mark = (now, member.pace.gained);
             }
         }
@@ -120,6 +131,7 @@ impl Task {
                 .flatten()
                 .filter_map(|id| self.members.get(id));
             let ahead = fronts.map(|parent| parent.pace.front).min();
+            let pace = self.expected(peer, parents, &paces);
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
             };
@@ -153,6 +165,27 @@ impl Task {
         for peer in slow {
             self.clear_way(peer, config, now, out);
         }
+    }
+
+    /// How quick a member should be: as the quickest of all, but where it is fed from afar as the
+    /// quickest of those near it. The way there is what may be slow, and it is the same for all of
+    /// them.
+    fn expected(
+        &self,
+        peer: PeerId,
+        parents: &[Option<PeerId>],
+        paces: &BTreeMap<Group, (u32, f64)>,
+    ) -> f64 {
+        let place = |id: PeerId| self.members.get(&id).map(|member| &member.place);
+        let group = place(peer).and_then(|own| {
+            let parents = parents.iter().flatten();
+            let mut parents = parents.filter_map(|&parent| place(parent));
+            parents.find_map(|parent| own.apart(parent))
+        });
+        let near = group.and_then(|group| paces.get(&group));
+        let near = near.filter(|(count, _)| *count > 1);
+        near.or_else(|| paces.get(&ALL))
+            .map_or(0.0, |(_, pace)| *pace)
     }
 
     /// Gives the children of a peer that is slow other parents, and sends it itself where an

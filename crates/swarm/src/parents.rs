@@ -7,8 +7,12 @@ use pantala_core::{
 
 use crate::{
     Config, Output,
+    place::Group,
     task::{Member, Out, Task},
 };
+
+/// How many members a group must have so that they need to know nobody else.
+const NEIGHBOURS: usize = 4;
 
 impl Task {
     /// Without a root: the one furthest ahead.
@@ -124,24 +128,31 @@ impl Task {
     }
 
     /// Preferred parents, and others to fall back on: the parents' parents, then members drawn by
-    /// lot.
+    /// lot. Of a group that is large enough only those: who left the tree must not fetch again from
+    /// afar what is near already.
     pub(crate) fn parents_of(&mut self, peer: PeerId, config: &Config) -> Parents {
         let up = self.trees.parents(peer).to_vec();
+        let group = self.neighbourhood(peer);
         let mut others: Vec<PeerId> = Vec::new();
         let mut add = |id: PeerId| {
             if id != peer && !up.contains(&Some(id)) && !others.contains(&id) {
                 others.push(id);
             }
         };
+        let own = |id: &PeerId| group.is_none_or(|group| self.trees.is_in(*id, group));
         for (stripe, parent) in up.iter().enumerate() {
-            if let Some(above) = parent.and_then(|parent| self.trees.parent(parent, stripe as u32))
-            {
+            let above = parent.and_then(|parent| self.trees.parent(parent, stripe as u32));
+            if let Some(above) = above.filter(own) {
                 add(above);
             }
         }
-        let count = self.members.len();
+        let near = group.and_then(|group| self.trees.group(group));
+        let count = near.map_or(self.members.len(), |near| near.len());
         if count <= config.others + 1 {
-            self.members.keys().copied().for_each(&mut add);
+            match near {
+                Some(near) => near.iter().copied().for_each(&mut add),
+                None => self.members.keys().copied().for_each(&mut add),
+            }
         } else {
             for _ in 0..config.others {
                 self.draws = self
@@ -152,12 +163,15 @@ impl Task {
                 from[..8].copy_from_slice(&self.draws.to_be_bytes());
                 let from = PeerId::from_bytes(from);
                 // Identifiers are random, so the next one after a random point is a fair draw.
-                let drawn = self
-                    .members
-                    .range(from..)
-                    .next()
-                    .or_else(|| self.members.iter().next());
-                if let Some((&id, _)) = drawn {
+                let drawn = match near {
+                    Some(near) => near.range(from..).next().or_else(|| near.first()).copied(),
+                    None => {
+                        let mut after = self.members.range(from..).map(|(&id, _)| id);
+                        let first = || self.members.keys().next().copied();
+                        after.next().or_else(first)
+                    }
+                };
+                if let Some(id) = drawn {
                     add(id);
                 }
             }
@@ -172,6 +186,16 @@ impl Task {
             preferred: up.iter().map(|parent| parent.and_then(addr)).collect(),
             others: others.into_iter().filter_map(addr).collect(),
         }
+    }
+
+    /// The narrowest group of a member that holds enough others to fall back on.
+    fn neighbourhood(&self, peer: PeerId) -> Option<Group> {
+        let place = &self.members.get(&peer)?.place;
+        let large = |&group: &Group| {
+            let near = self.trees.group(group);
+            near.is_some_and(|near| near.len() >= NEIGHBOURS)
+        };
+        place.groups().find(large)
     }
 
     /// Tells a peer of others who have what it needs.

@@ -8,7 +8,7 @@ use pantala_core::{
     control::{FromPeer, Hello, Resume, ToPeer},
 };
 
-use crate::{Config, Event, Output, Stats, resource::Resource, task::Task};
+use crate::{Config, Event, Output, Stats, place::Place, resource::Resource, task::Task};
 
 /// The supernode's brain. See the crate's documentation.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Swarm {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) hello: Hello,
+    pub(crate) place: Place,
     pub(crate) tasks: BTreeSet<TaskId>,
     pub(crate) learning: BTreeSet<ResourceKey>,
 }
@@ -124,6 +125,7 @@ impl Swarm {
         self.peers.insert(
             peer,
             Peer {
+                place: Place::of(&hello.labels),
                 hello,
                 tasks: BTreeSet::new(),
                 learning: BTreeSet::new(),
@@ -258,11 +260,12 @@ impl Swarm {
         };
         found.tasks.insert(task);
         let addr = found.hello.peer;
+        let place = found.place.clone();
         let Some(found) = self.tasks.get_mut(&task) else {
             return;
         };
         let mut out = Vec::new();
-        found.join(addr, position, &self.config, self.now, &mut out);
+        found.join(addr, &place, position, &self.config, self.now, &mut out);
         found.have(peer, &held, &[], position, false, self.now);
         found.resume_digests(peer, digests, self.now, &mut out);
         self.digests_at = self.digests_at.min(found.digests_due());

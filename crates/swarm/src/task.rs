@@ -5,7 +5,7 @@ use pantala_core::{
     control::{Known, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
-use crate::{Config, Output, leases::Leases, pace::Pace, probe::Probes, tree::Trees};
+use crate::{Config, Output, leases::Leases, pace::Pace, place::Place, probe::Probes, tree::Trees};
 
 /// One content and the peers that have or want it.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Task {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) addr: PeerAddr,
+    pub(crate) place: Place,
     pub(crate) held: PieceSet,
     pub(crate) position: PieceIndex,
     pub(crate) joined: Time,
@@ -145,6 +146,7 @@ impl Task {
     pub(crate) fn join(
         &mut self,
         addr: PeerAddr,
+        place: &Place,
         position: PieceIndex,
         config: &Config,
         now: Time,
@@ -158,9 +160,9 @@ impl Task {
                 member.position = position;
                 member.pace = Pace::new(position, now);
             })
-            .or_insert_with(|| Member::new(addr, position, now));
+            .or_insert_with(|| Member::new(addr, place.clone(), position, now));
         let members = &self.members;
-        self.trees.add(peer, |other| {
+        self.trees.add(peer, place.clone(), |other| {
             members
                 .get(&other)
                 .is_some_and(|other| now.since(other.joined) < IN_STEP)
@@ -409,9 +411,10 @@ impl Task {
 }
 
 impl Member {
-    fn new(addr: PeerAddr, position: PieceIndex, now: Time) -> Self {
+    fn new(addr: PeerAddr, place: Place, position: PieceIndex, now: Time) -> Self {
         Self {
             addr,
+            place,
             held: PieceSet::new(),
             position,
             joined: now,

@@ -2,6 +2,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pantala_core::PeerId;
 
+use crate::place::{ALL, Group, Place};
+use shelf::Shelf;
+
+mod choose;
+mod shelf;
+
 /// The distribution trees of one task, one a stripe.
 ///
 /// Every peer has as many upload slots as there are stripes, all of them in the stripe it is inner
@@ -19,10 +25,17 @@ pub(crate) struct Trees {
     chain: u32,
     nodes: BTreeMap<PeerId, Node>,
     /// Per stripe: peers with a free slot, the shallowest and oldest first.
-    open: Vec<BTreeSet<(u32, u64, PeerId)>>,
+    open: Vec<Shelf>,
     /// Per stripe: attached peers that feed nobody in it, the shallowest and oldest first.
-    leaves: Vec<BTreeSet<(u32, u64, PeerId)>>,
-    inner: Vec<usize>,
+    leaves: Vec<Shelf>,
+    /// Per stripe: peers that are fed from a group they are not in, by that group.
+    bridges: Vec<Shelf>,
+    /// Per stripe: peers that are fed by somebody who is not in their group, by that group.
+    astray: Vec<Shelf>,
+    /// Per group: how many are inner nodes in each stripe.
+    inner: BTreeMap<Group, Vec<usize>>,
+    /// Who is in a group; not kept for the group of all.
+    groups: BTreeMap<Group, BTreeSet<PeerId>>,
     root: Option<PeerId>,
     /// Who has no parent in a stripe, the root among them.
     loose: BTreeSet<(PeerId, u32)>,
@@ -35,6 +48,7 @@ pub(crate) struct Trees {
 struct Node {
     /// When it came, to break ties by age.
     seq: u64,
+    place: Place,
     /// The stripe it is an inner node in; `None` for a link of a chain, which is one in each.
     inner: Option<u32>,
     /// It is to feed nobody, and takes no slot of who feeds it: too slow for that to matter.
@@ -46,8 +60,6 @@ struct Node {
 
 /// The depth of who has no way to the root yet: deeper than anybody.
 const ADRIFT: u32 = 1 << 20;
-/// Open slots that are looked at for one choice before taste gives way to having a parent at all.
-const LOOKS: usize = 64;
 
 impl Trees {
     pub fn new(stripes: u32, chain: u32) -> Self {
@@ -55,9 +67,12 @@ impl Trees {
             stripes,
             chain,
             nodes: BTreeMap::new(),
-            open: vec![BTreeSet::new(); stripes as usize],
-            leaves: vec![BTreeSet::new(); stripes as usize],
-            inner: vec![0; stripes as usize],
+            open: vec![Shelf::default(); stripes as usize],
+            leaves: vec![Shelf::default(); stripes as usize],
+            bridges: vec![Shelf::default(); stripes as usize],
+            astray: vec![Shelf::default(); stripes as usize],
+            inner: BTreeMap::new(),
+            groups: BTreeMap::new(),
             root: None,
             loose: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -75,17 +90,16 @@ impl Trees {
 
     /// A peer comes, without parents yet: a link of a chain, or inner in the stripe that has the
     /// fewest inner nodes.
-    pub fn add(&mut self, peer: PeerId, in_step: impl Fn(PeerId) -> bool) {
+    pub fn add(&mut self, peer: PeerId, place: Place, in_step: impl Fn(PeerId) -> bool) {
         if self.nodes.contains_key(&peer) {
             return;
         }
-        let inner = (!self.chains(in_step)).then(|| {
-            (0..self.stripes)
-                .min_by_key(|&s| self.inner[s as usize])
-                .unwrap_or(0)
-        });
+        let inner = (!self.chains(in_step)).then(|| self.scarce(&place));
         if let Some(inner) = inner {
-            self.inner[inner as usize] += 1;
+            self.count_inner(&place, inner, true);
+        }
+        for group in place.named() {
+            self.groups.entry(group).or_default().insert(peer);
         }
         self.counter += 1;
         let stripes = self.stripes as usize;
@@ -93,6 +107,7 @@ impl Trees {
             peer,
             Node {
                 seq: self.counter,
+                place,
                 inner,
                 barred: false,
                 up: vec![None; stripes],
@@ -105,6 +120,29 @@ impl Trees {
             self.reopen(peer, stripe);
         }
         self.changed.insert(peer);
+    }
+
+    /// The stripe with the fewest inner nodes near a place.
+    fn scarce(&self, place: &Place) -> u32 {
+        let count = |stripe: u32| -> Vec<usize> {
+            let counts = place.groups().map(|group| self.inner.get(&group));
+            counts
+                .map(|inner| inner.map_or(0, |inner| inner[stripe as usize]))
+                .collect()
+        };
+        (0..self.stripes).min_by_key(|&s| count(s)).unwrap_or(0)
+    }
+
+    fn count_inner(&mut self, place: &Place, stripe: u32, more: bool) {
+        let stripes = self.stripes as usize;
+        for group in place.groups() {
+            let inner = self.inner.entry(group).or_insert_with(|| vec![0; stripes]);
+            let count = &mut inner[stripe as usize];
+            *count = if more { *count + 1 } else { *count - 1 };
+            if inner.iter().all(|&count| count == 0) {
+                self.inner.remove(&group);
+            }
+        }
     }
 
     /// Makes a peer a leaf everywhere, or lets it feed others again. Its children stay until they
@@ -140,7 +178,7 @@ impl Trees {
         if self.chain == 0 {
             return false;
         }
-        let mut at = self.open[0].first().map(|&(_, _, id)| id);
+        let mut at = self.open[0].of(ALL).next().map(|(_, _, id)| id);
         for _ in 0..self.chain {
             let Some(id) = at.filter(|&id| in_step(id)) else {
                 return true;
@@ -174,8 +212,18 @@ impl Trees {
             self.loose.remove(&(peer, stripe));
         }
         self.changed.remove(&peer);
-        if let Some(inner) = self.nodes.remove(&peer).and_then(|node| node.inner) {
-            self.inner[inner as usize] -= 1;
+        if let Some(node) = self.nodes.remove(&peer) {
+            if let Some(inner) = node.inner {
+                self.count_inner(&node.place, inner, false);
+            }
+            for group in node.place.groups() {
+                if let Some(members) = self.groups.get_mut(&group) {
+                    members.remove(&peer);
+                    if members.is_empty() {
+                        self.groups.remove(&group);
+                    }
+                }
+            }
         }
         if self.root == Some(peer) {
             self.root = None;
@@ -217,12 +265,50 @@ impl Trees {
         let before = std::mem::replace(&mut node.up[stripe as usize], parent);
         if before != parent {
             self.changed.insert(peer);
+            self.bridge(peer, before, stripe, false);
+            self.bridge(peer, parent, stripe, true);
         }
         match parent {
             Some(_) => self.loose.remove(&(peer, stripe)),
             None => self.loose.insert((peer, stripe)),
         };
         before
+    }
+
+    /// Keeps account of who is fed from groups it is not in.
+    fn bridge(&mut self, peer: PeerId, parent: Option<PeerId>, stripe: u32, there: bool) {
+        let Some(above) = parent.and_then(|parent| self.nodes.get(&parent)) else {
+            return;
+        };
+        let Some(node) = self.nodes.get(&peer) else {
+            return;
+        };
+        let left = above.place.without(&node.place);
+        let entered = node.place.without(&above.place);
+        // No depth: it would have to follow that of the peer.
+        let key = (0, node.seq, peer);
+        let s = stripe as usize;
+        for (shelf, groups) in [
+            (&mut self.bridges[s], &left),
+            (&mut self.astray[s], &entered),
+        ] {
+            match there {
+                true => shelf.insert(groups.named(), key),
+                false => shelf.remove(groups.named(), &key),
+            }
+        }
+    }
+
+    /// Who is in a group; `None` for the group of all, and where nobody is.
+    pub fn group(&self, group: Group) -> Option<&BTreeSet<PeerId>> {
+        self.groups.get(&group)
+    }
+
+    /// Whether a peer is in a group.
+    pub fn is_in(&self, peer: PeerId, group: Group) -> bool {
+        self.nodes
+            .get(&peer)
+            .is_some_and(|node| node.place.is_in(group))
     }
 
     /// Whom it feeds, and in which stripe.
@@ -255,32 +341,6 @@ impl Trees {
         self.settle(peer, stripe);
     }
 
-    /// Gives a peer a parent in a stripe: the shallowest open slot whose owner `may` feed it, else
-    /// the peer with the fewest children that may, else anybody. Never one of its own descendants.
-    /// An inner node takes the place of a shallower leaf that it may feed: otherwise leaves would
-    /// fill the slots near the root and the tree would be as deep as the swarm is large. `None`
-    /// only when the peer is the root or there is nobody.
-    pub fn attach(
-        &mut self,
-        peer: PeerId,
-        stripe: u32,
-        may: impl Fn(PeerId, PeerId) -> bool,
-    ) -> Option<PeerId> {
-        if self.root == Some(peer) {
-            return None;
-        }
-        self.detach(peer, stripe);
-        if let Some((leaf, above)) = self.displaceable(peer, stripe, &may) {
-            self.detach(leaf, stripe);
-            self.link(peer, above, stripe);
-            self.link(leaf, peer, stripe);
-            return Some(above);
-        }
-        let parent = self.choose(peer, stripe, |candidate| may(candidate, peer))?;
-        self.link(peer, parent, stripe);
-        Some(parent)
-    }
-
     fn link(&mut self, child: PeerId, parent: PeerId, stripe: u32) {
         let s = stripe as usize;
         if let Some(node) = self.nodes.get_mut(&parent) {
@@ -289,74 +349,6 @@ impl Trees {
         self.set_up(child, stripe, Some(parent));
         self.reopen(parent, stripe);
         self.settle(child, stripe);
-    }
-
-    /// A leaf whose place an inner node should take, and the leaf's parent.
-    fn displaceable(
-        &self,
-        peer: PeerId,
-        stripe: u32,
-        may: &impl Fn(PeerId, PeerId) -> bool,
-    ) -> Option<(PeerId, PeerId)> {
-        let s = stripe as usize;
-        let node = self.nodes.get(&peer)?;
-        if self.taken(node, stripe) >= self.slots(peer, node, stripe) {
-            return None;
-        }
-        let open = self.open[s]
-            .iter()
-            .find(|&&(_, _, id)| id != peer && may(id, peer));
-        let below_open = open.map_or(ADRIFT, |&(depth, _, _)| depth + 1);
-        self.leaves[s]
-            .iter()
-            .take_while(|&&(depth, _, _)| depth < below_open)
-            .take(LOOKS)
-            .filter_map(|&(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
-            .find(|&(leaf, above)| {
-                leaf != peer
-                    && !self.barred(above)
-                    && may(peer, leaf)
-                    && may(above, peer)
-                    && !self.below(above, peer, stripe)
-            })
-    }
-
-    fn choose(&self, peer: PeerId, stripe: u32, may: impl Fn(PeerId) -> bool) -> Option<PeerId> {
-        let sound = |&candidate: &PeerId| candidate != peer && !self.below(candidate, peer, stripe);
-        let open = || {
-            self.open[stripe as usize]
-                .iter()
-                .map(|&(_, _, id)| id)
-                .take(LOOKS)
-        };
-        if self.barred(peer) {
-            // It takes no slot: where there is most of an uplink left.
-            let idle = self
-                .nodes
-                .keys()
-                .copied()
-                .filter(|id| sound(id) && !self.barred(*id));
-            let idle = idle.filter(|&id| may(id)).min_by_key(|&id| self.load(id));
-            if idle.is_some() {
-                return idle;
-            }
-        }
-        if let Some(found) = open().filter(sound).find(|&id| may(id)) {
-            return Some(found);
-        }
-        let by_load = |may: &dyn Fn(PeerId) -> bool| {
-            self.nodes
-                .iter()
-                .filter(|(_, node)| node.depth[stripe as usize] < ADRIFT)
-                .map(|(&id, node)| (id, node))
-                .filter(|(id, _)| sound(id) && may(*id))
-                .min_by_key(|(id, node)| (self.load(*id), node.depth[stripe as usize], node.seq))
-                .map(|(id, _)| id)
-        };
-        by_load(&|id| !self.barred(id) && may(id))
-            .or_else(|| open().find(sound))
-            .or_else(|| by_load(&|id| !self.barred(id)))
-            .or_else(|| by_load(&|_| true))
     }
 
     /// Whether `peer` hangs below `above`, or is it.
@@ -412,8 +404,8 @@ impl Trees {
     fn close(&mut self, peer: PeerId, stripe: u32) {
         if let Some(node) = self.nodes.get(&peer) {
             let key = (node.depth[stripe as usize], node.seq, peer);
-            self.open[stripe as usize].remove(&key);
-            self.leaves[stripe as usize].remove(&key);
+            self.open[stripe as usize].remove(node.place.groups(), &key);
+            self.leaves[stripe as usize].remove(node.place.groups(), &key);
         }
     }
 
@@ -425,14 +417,14 @@ impl Trees {
         let key = (node.depth[s], node.seq, peer);
         let slots = self.slots(peer, node, stripe);
         if self.taken(node, stripe) < slots {
-            self.open[s].insert(key);
+            self.open[s].insert(node.place.groups(), key);
         } else {
-            self.open[s].remove(&key);
+            self.open[s].remove(node.place.groups(), &key);
         }
         if slots == 0 && !node.barred && node.down[s].is_empty() && node.up[s].is_some() {
-            self.leaves[s].insert(key);
+            self.leaves[s].insert(node.place.groups(), key);
         } else {
-            self.leaves[s].remove(&key);
+            self.leaves[s].remove(node.place.groups(), &key);
         }
     }
 
@@ -478,90 +470,4 @@ impl Trees {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn id(n: u8) -> PeerId {
-        let mut bytes = [0; 16];
-        bytes[0] = n;
-        PeerId::from_bytes(bytes)
-    }
-
-    fn join(trees: &mut Trees, peer: PeerId) {
-        trees.add(peer, |_| true);
-        if trees.root().is_none() {
-            trees.set_root(peer);
-        }
-        for stripe in 0..trees.stripes() {
-            trees.attach(peer, stripe, |_, _| true);
-        }
-    }
-
-    #[test]
-    fn one_stripe_is_a_chain() {
-        let mut trees = Trees::new(1, 0);
-        (0..8).for_each(|n| join(&mut trees, id(n)));
-        trees.check();
-        assert_eq!(trees.depth(), 7);
-        assert!((0..8).all(|n| trees.load(id(n)) <= 1));
-    }
-
-    #[test]
-    fn two_stripes_are_shallow_and_fair() {
-        let mut trees = Trees::new(2, 0);
-        (0..200).for_each(|n| join(&mut trees, id(n)));
-        trees.check();
-        assert!(trees.depth() <= 10, "depth {}", trees.depth());
-        assert!(
-            (0..200).all(|n| trees.load(id(n)) <= 2),
-            "nobody uploads more than it receives"
-        );
-        assert!(trees.adrift().is_empty());
-    }
-
-    #[test]
-    fn few_are_a_chain_and_many_a_chain_with_trees_below() {
-        let mut trees = Trees::new(2, 12);
-        (0..12).for_each(|n| join(&mut trees, id(n)));
-        assert_eq!(trees.depth(), 11);
-        (12..200).for_each(|n| join(&mut trees, id(n)));
-        trees.check();
-        assert!(trees.depth() <= 22, "depth {}", trees.depth());
-        assert!((0..200).all(|n| trees.load(id(n)) <= 2));
-    }
-
-    proptest! {
-        #[test]
-        fn survives_any_coming_and_going(
-            stripes in 1u32..4,
-            chain in 0u32..8,
-            ops in prop::collection::vec((0u8..4, 0u8..24), 0..150),
-        ) {
-            let mut trees = Trees::new(stripes, chain);
-            for (op, n) in ops {
-                match op {
-                    0 | 1 => join(&mut trees, id(n)),
-                    2 => {
-                        let orphans = trees.remove(id(n));
-                        if trees.root().is_none() && let Some(&(orphan, _)) = orphans.first() {
-                            trees.set_root(orphan);
-                        }
-                        for (orphan, stripe) in orphans {
-                            trees.attach(orphan, stripe, |_, _| true);
-                        }
-                    }
-                    _ => trees.set_root(id(n)),
-                }
-                for (peer, stripe) in trees.adrift() {
-                    trees.attach(peer, stripe, |_, _| true);
-                }
-                trees.check();
-                if trees.root().is_some() {
-                    prop_assert!(trees.adrift().is_empty());
-                }
-            }
-        }
-    }
-}
+mod tests;

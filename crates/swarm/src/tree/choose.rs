@@ -1,0 +1,188 @@
+//! Whom a peer is to hang below.
+
+use pantala_core::PeerId;
+
+use super::{ADRIFT, Trees};
+use crate::place::{ALL, Group};
+
+/// Open slots that are looked at for one choice before taste gives way to having a parent at all.
+const LOOKS: usize = 64;
+
+impl Trees {
+    /// Gives a peer a parent in a stripe: near ones first, so that a group takes each piece in
+    /// once. Among those equally near the shallowest open slot whose owner `may` feed it, else the
+    /// peer with the fewest children that may, else anybody. Never one of its own descendants.
+    /// An inner node takes the place of a shallower leaf that it may feed: otherwise leaves would
+    /// fill the slots near the root and the tree would be as deep as the swarm is large. It takes
+    /// as well the place of who is fed from its group without being in it. `None` only when the
+    /// peer is the root or there is nobody.
+    pub fn attach(
+        &mut self,
+        peer: PeerId,
+        stripe: u32,
+        may: impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<PeerId> {
+        if self.root == Some(peer) {
+            return None;
+        }
+        self.detach(peer, stripe);
+        let place = self.nodes.get(&peer)?.place.clone();
+        let parent = place
+            .groups()
+            .find_map(|group| self.attach_in(peer, stripe, group, &may))?;
+        for group in place.named() {
+            self.gather(peer, stripe, group, &may);
+        }
+        Some(parent)
+    }
+
+    /// Gives it a parent of a group, if there is one for it.
+    fn attach_in(
+        &mut self,
+        peer: PeerId,
+        stripe: u32,
+        group: Group,
+        may: &impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<PeerId> {
+        let below = self
+            .stranger(peer, stripe, group, may)
+            .or_else(|| self.displaceable(peer, stripe, group, may));
+        if let Some((other, above)) = below {
+            self.detach(other, stripe);
+            self.link(peer, above, stripe);
+            self.link(other, peer, stripe);
+            return Some(above);
+        }
+        let parent = self.choose(peer, stripe, group, |other| may(other, peer))?;
+        self.link(peer, parent, stripe);
+        Some(parent)
+    }
+
+    /// Who came when nobody of its group had room, and so is fed from afar, comes to who has.
+    fn gather(
+        &mut self,
+        peer: PeerId,
+        stripe: u32,
+        group: Group,
+        may: &impl Fn(PeerId, PeerId) -> bool,
+    ) {
+        let s = stripe as usize;
+        while self.has_room(peer, stripe) {
+            let astray = self.astray[s].of(group).take(LOOKS).map(|(_, _, id)| id);
+            let found = astray.into_iter().find(|&id| {
+                id != peer && !self.barred(id) && may(peer, id) && !self.below(peer, id, stripe)
+            });
+            let Some(child) = found else {
+                return;
+            };
+            self.detach(child, stripe);
+            self.link(child, peer, stripe);
+        }
+    }
+
+    fn has_room(&self, peer: PeerId, stripe: u32) -> bool {
+        self.nodes
+            .get(&peer)
+            .is_some_and(|node| self.taken(node, stripe) < self.slots(peer, node, stripe))
+    }
+
+    /// A leaf of the group whose place an inner node should take, and the leaf's parent.
+    fn displaceable(
+        &self,
+        peer: PeerId,
+        stripe: u32,
+        group: Group,
+        may: &impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<(PeerId, PeerId)> {
+        let s = stripe as usize;
+        if !self.has_room(peer, stripe) {
+            return None;
+        }
+        let mut open = self.open[s].of(group);
+        let open = open.find(|&(_, _, id)| id != peer && may(id, peer));
+        let below_open = open.map_or(ADRIFT, |(depth, _, _)| depth + 1);
+        self.leaves[s]
+            .of(group)
+            .take_while(|&(depth, _, _)| depth < below_open)
+            .take(LOOKS)
+            .filter_map(|(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
+            .find(|&(leaf, above)| {
+                leaf != peer
+                    && !self.barred(above)
+                    && may(peer, leaf)
+                    && may(above, peer)
+                    && !self.below(above, peer, stripe)
+            })
+    }
+
+    /// Somebody who is not of the group but fed from it, and who feeds it: the peer goes between,
+    /// if nobody of the group has an open slot.
+    fn stranger(
+        &self,
+        peer: PeerId,
+        stripe: u32,
+        group: Group,
+        may: &impl Fn(PeerId, PeerId) -> bool,
+    ) -> Option<(PeerId, PeerId)> {
+        let s = stripe as usize;
+        let sound = |id: PeerId| id != peer && may(id, peer) && !self.below(id, peer, stripe);
+        if group == ALL
+            || !self.has_room(peer, stripe)
+            || self.open[s]
+                .of(group)
+                .take(LOOKS)
+                .any(|(_, _, id)| sound(id))
+        {
+            return None;
+        }
+        self.bridges[s]
+            .of(group)
+            .take(LOOKS)
+            .filter_map(|(_, _, child)| Some((child, self.parent(child, stripe)?)))
+            .find(|&(child, above)| {
+                child != peer && !self.barred(above) && sound(above) && may(peer, child)
+            })
+    }
+
+    fn choose(
+        &self,
+        peer: PeerId,
+        stripe: u32,
+        group: Group,
+        may: impl Fn(PeerId) -> bool,
+    ) -> Option<PeerId> {
+        let sound = |&candidate: &PeerId| candidate != peer && !self.below(candidate, peer, stripe);
+        let open = || {
+            let keys = self.open[stripe as usize].of(group);
+            keys.map(|(_, _, id)| id).take(LOOKS)
+        };
+        if self.barred(peer) {
+            // It takes no slot: where there is most of an uplink left.
+            let idle =
+                self.nodes.keys().copied().filter(|&id| {
+                    sound(&id) && !self.barred(id) && self.is_in(id, group) && may(id)
+                });
+            let idle = idle.min_by_key(|&id| self.load(id));
+            if idle.is_some() {
+                return idle;
+            }
+        }
+        let found = open().filter(sound).find(|&id| may(id));
+        if found.is_some() || group != ALL {
+            return found;
+        }
+        let by_load = |may: &dyn Fn(PeerId) -> bool| {
+            self.nodes
+                .iter()
+                .filter(|(_, node)| node.depth[stripe as usize] < ADRIFT)
+                .map(|(&id, node)| (id, node))
+                .filter(|(id, _)| sound(id) && may(*id))
+                .min_by_key(|(id, node)| (self.load(*id), node.depth[stripe as usize], node.seq))
+                .map(|(id, _)| id)
+        };
+        by_load(&|id| !self.barred(id) && may(id))
+            .or_else(|| open().find(sound))
+            .or_else(|| by_load(&|id| !self.barred(id)))
+            .or_else(|| by_load(&|_| true))
+    }
+}
