@@ -100,7 +100,7 @@ class Dfget:
 
     def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
         supernode = f"{lab.supernode.address}:{pantala.SUPERNODE_PORT}"
-        return _spec(lab, peer, argv=lab.programs.dfget(lab.url, "-", supernode, peer.address, lab.memory))
+        return _spec(lab, peer, argv=lab.programs.dfget(lab.url, "-", supernode, peer.address, lab.memory, peer.labels))
 
 
 class DaemonProxy:
@@ -117,7 +117,8 @@ class DaemonProxy:
         return [
             stack.enter_context(
                 pantala.daemon(
-                    lab.programs, at, peer.address, lab.memory, lab.log(f"dfdaemon-{peer.name}"), peer.namespace
+                    lab.programs, at, peer.address, lab.memory, lab.log(f"dfdaemon-{peer.name}"),
+                    peer.labels, peer.namespace,
                 )
             )
             for peer in lab.peers

@@ -29,6 +29,7 @@ class Host:
     address: str
     port: str
     rate: float
+    labels: tuple[str, ...] = ()
 
 
 class Network:
@@ -71,7 +72,8 @@ class Network:
         run([*switch, "set", port, "master", self._bridges[zone], "up"])
         run(["ip", "-n", namespace, "addr", "add", f"{address}/16", "dev", "eth0"])
         run(["ip", "-n", namespace, "link", "set", "eth0", "up"])
-        host = Host(name, namespace, address, port, rate)
+        labels = (f"zone={zone}",) if len(self._bridges) > 1 else ()
+        host = Host(name, namespace, address, port, rate, labels)
         if rate > 0:
             limit(namespace, "eth0", rate)
             limit(self._switch, port, rate)

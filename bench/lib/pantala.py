@@ -8,7 +8,7 @@ import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from lib import processes
 from lib.system import inside, need_binary
@@ -32,12 +32,14 @@ class Programs:
         """A command line; refuses when the program has not been built."""
         return [str(need_binary(self.directory, name)), *arguments, *self.extra.get(name, [])]
 
-    def dfget(self, url: str, out: str, supernode: str, address: str, memory: str, port: int = PEER_PORT) -> list[str]:
+    def dfget(
+        self, url: str, out: str, supernode: str, address: str, memory: str, labels: Iterable[str] = (), port: int = PEER_PORT
+    ) -> list[str]:
         """dfget as a peer of its own."""
         own = f"{address}:{port}"
         return self.argv(
             "dfget", url, "-o", out, "--supernode", supernode, "--peer-listen", own, "--advertise", own,
-            "--memory", memory, "--daemon", "never", "--quiet",
+            "--memory", memory, "--daemon", "never", "--quiet", *(f"--label={label}" for label in labels),
         )  # fmt: skip
 
 
@@ -72,6 +74,7 @@ def daemon(
     address: str,
     memory: str,
     log: Path,
+    labels: Iterable[str] = (),
     namespace: str | None = None,
     proxy_port: int = PROXY_PORT,
     peer_port: int = PEER_PORT,
@@ -80,7 +83,7 @@ def daemon(
     peer = f"{address}:{peer_port}"
     argv = programs.argv(
         "dfdaemon", "--listen", f"127.0.0.1:{proxy_port}", "--peer-listen", peer, "--advertise", peer,
-        "--supernode", supernode_at, "--memory", memory,
+        "--supernode", supernode_at, "--memory", memory, *(f"--label={label}" for label in labels),
     )  # fmt: skip
     with processes.running(argv, namespace=namespace, log=log) as process:
         ready = lambda: _healthy("127.0.0.1", proxy_port, namespace)  # noqa: E731

@@ -84,7 +84,7 @@ class Site:
         """The node's dfdaemon, with nothing in its memory."""
         log = self.log("dfdaemon")
         return pantala.daemon(
-            self.bench.programs, self.supernode_at, self.node_address, memory, log, self.namespace
+            self.bench.programs, self.supernode_at, self.node_address, memory, log, namespace=self.namespace
         )
 
     @contextlib.contextmanager

@@ -46,10 +46,7 @@ static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
 
-static LABEL: Flag<(String, String)> = Flag::text("label", "KEY=VALUE", Group::Peers, value::label)
-    .arity(Arity::Commas)
-    .help("Where this host stands (rack, zone, region); repeatable")
-    .more("Near peers are preferred.");
+static LABEL: Flag<(String, String)> = shared::LABEL;
 
 static UPLOADS: Flag<usize> = shared::UPLOADS;
 static MEMORY: Flag<u64> = shared::MEMORY.default("512MiB");
@@ -199,7 +196,7 @@ impl DfdaemonConfig {
             supernode_listen: values.one(&SUPERNODE_LISTEN)?,
             peer_listen: values.one(&PEER_LISTEN)?,
             advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN)?,
-            labels: labels(values)?,
+            labels: shared::labels(values, &LABEL)?,
             uploads: values.one(&UPLOADS)?,
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,
@@ -239,20 +236,4 @@ impl DfdaemonConfig {
         }
         Ok(())
     }
-}
-
-/// The labels by key, each once.
-fn labels(values: &Values) -> Result<BTreeMap<String, String>, Error> {
-    let mut labels = BTreeMap::new();
-    for (key, value) in values.list(&LABEL)? {
-        if labels.contains_key(&key) {
-            let place = values.place(&LABEL.spec);
-            return Err(clash(
-                format!("{place} {key}={value}: {key} is given twice"),
-                "give it once",
-            ));
-        }
-        labels.insert(key, value);
-    }
-    Ok(labels)
 }

@@ -1,6 +1,7 @@
 //! The flags of `dfget`.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt, io,
     net::SocketAddr,
@@ -69,6 +70,7 @@ static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
     .help("Where to serve pieces to peers meanwhile");
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
+static LABEL: Flag<(String, String)> = shared::LABEL;
 static UPLOADS: Flag<usize> = shared::UPLOADS;
 static MEMORY: Flag<u64> = shared::MEMORY.default("256MiB");
 static WINDOW: Flag<Window> = shared::WINDOW;
@@ -112,6 +114,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &NO_ORIGIN,
     &PEER_LISTEN,
     &ADVERTISE,
+    &LABEL,
     &UPLOADS,
     &MEMORY,
     &WINDOW,
@@ -169,6 +172,8 @@ pub struct DfgetConfig {
     /// The address to announce, its port never 0. `None`: the one `peer_listen` is bound to, and
     /// when that has no definite IP address, the local one that reaches the supernode.
     pub advertise: Option<SocketAddr>,
+    /// Where this host stands, for peers near it: `rack`, `zone`, `region`.
+    pub labels: BTreeMap<String, String>,
     /// Transfers to other peers at once.
     pub uploads: usize,
     /// The memory budget in bytes, at least [`MIN_MEMORY`](crate::MIN_MEMORY).
@@ -258,6 +263,7 @@ impl DfgetConfig {
             no_origin: values.on(&NO_ORIGIN)?,
             peer_listen: values.one(&PEER_LISTEN)?,
             advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN)?,
+            labels: shared::labels(values, &LABEL)?,
             uploads: values.one(&UPLOADS)?,
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,

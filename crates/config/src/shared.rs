@@ -1,6 +1,6 @@
 //! The flags that more than one program has. Where defaults differ, the program says its own.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use pantala_core::{Error, Kind, MIN_PIECE, Who, format_size};
 
@@ -32,6 +32,12 @@ pub(crate) const ADVERTISE: Flag<SocketAddr> = Flag::text(
     "Found out: the address of `--peer-listen`, or, when that is 0.0.0.0 or ::, the local one \
              that reaches the supernode. Port 0 stands for `--peer-listen`'s.",
 );
+
+pub(crate) const LABEL: Flag<(String, String)> =
+    Flag::text("label", "KEY=VALUE", Group::Peers, value::label)
+        .arity(Arity::Commas)
+        .help("Where this host stands (rack, zone, region); repeatable")
+        .more("Near peers are preferred.");
 
 pub(crate) const UPLOADS: Flag<usize> = Flag::text("uploads", "N", Group::Peers, value::uploads)
     .default("8")
@@ -127,4 +133,23 @@ pub(crate) fn check_window(
         )),
         _ => Ok(()),
     }
+}
+
+/// The labels by key, each once.
+pub(crate) fn labels(
+    values: &Values,
+    flag: &Flag<(String, String)>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in values.list(flag)? {
+        if labels.contains_key(&key) {
+            let place = values.place(&flag.spec);
+            return Err(clash(
+                format!("{place} {key}={value}: {key} is given twice"),
+                "give it once",
+            ));
+        }
+        labels.insert(key, value);
+    }
+    Ok(labels)
 }

@@ -178,7 +178,7 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
         peer_listen: config.peer_listen,
         advertise: config.advertise,
         supernodes: config.supernode.iter().map(HostPort::to_string).collect(),
-        labels: Vec::new(),
+        labels: config.labels.clone().into_iter().collect(),
         memory: config.memory,
         window: match config.window {
             Window::Auto => None,
