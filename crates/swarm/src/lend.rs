@@ -96,7 +96,7 @@ impl Task {
             .root()
             .is_some_and(|root| self.leases.any_of(root));
         if end.is_none() && !root_leased {
-            self.trees.set_root(peer);
+            self.set_root(peer, now);
             self.attach_adrift(now);
             self.relieve_leaves(now);
             self.tell_parents(config, None, out);

@@ -1,5 +1,7 @@
 //! Who pulls from whom: the trees' preferences as the peers are told them.
 
+use std::collections::BTreeMap;
+
 use pantala_core::{
     PeerId, Time,
     control::{Parents, PeerAddr, ToPeer, Trouble},
@@ -35,7 +37,7 @@ impl Task {
             })
             .map(|(&id, _)| id);
         if let Some(root) = leased.or(furthest) {
-            self.trees.set_root(root);
+            self.set_root(root, now);
         }
     }
 
@@ -53,7 +55,7 @@ impl Task {
         };
         let held = |id| self.members.get(&id).map_or(0, |member| member.held.len());
         if held(peer) > held(root) && !self.leases.any_of(root) {
-            self.trees.set_root(peer);
+            self.set_root(peer, now);
             self.attach_adrift(now);
             self.tell_parents(config, Some(peer), out);
         }
@@ -69,20 +71,22 @@ impl Task {
         let root = self.trees.root();
         let members = &self.members;
         let may = |candidate: PeerId, child: PeerId| {
-            if child == peer && Some(candidate) == not {
-                return false;
-            }
-            let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
-                return false;
-            };
-            let position = child.position;
-            let useful = parent.held.contains(position)
-                || parent.position == position
-                || (Some(candidate) == root && parent.position <= position);
-            useful && now >= parent.demoted_until && !parent.reader_bound
+            let barred = child == peer && Some(candidate) == not;
+            !barred && feeds(members, root, candidate, child, now)
         };
         self.chosen += 1;
         self.trees.attach(peer, stripe, may);
+    }
+
+    /// Makes a member the root of all trees. Who of its group is fed from afar comes to it, before
+    /// those from afar do.
+    pub(crate) fn set_root(&mut self, peer: PeerId, now: Time) {
+        self.trees.set_root(peer);
+        let members = &self.members;
+        let may = |candidate, child| feeds(members, Some(peer), candidate, child, now);
+        for stripe in 0..self.trees.stripes() {
+            self.trees.gather(peer, stripe, &may);
+        }
     }
 
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
@@ -267,4 +271,22 @@ impl Task {
         }
         self.tell_parents(config, None, out);
     }
+}
+
+/// Whether one member can feed another: it has what the other needs next, or gets it as well.
+fn feeds(
+    members: &BTreeMap<PeerId, Member>,
+    root: Option<PeerId>,
+    candidate: PeerId,
+    child: PeerId,
+    now: Time,
+) -> bool {
+    let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
+        return false;
+    };
+    let position = child.position;
+    let useful = parent.held.contains(position)
+        || parent.position == position
+        || (Some(candidate) == root && parent.position <= position);
+    useful && now >= parent.demoted_until && !parent.reader_bound
 }

@@ -8,7 +8,7 @@
 //! sends the same bytes, the holder gets its share of them over an uplink that was idle. What did
 //! not help is done ever more rarely.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
 use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
 
@@ -231,7 +231,8 @@ impl Task {
 
     /// Who waits for the holder as all do, and has the most of an uplink left.
     fn probe_candidate(&self, holder: PeerId, piece: PieceIndex, now: Time) -> Option<PeerId> {
-        let front = self.members.get(&holder)?.pace.front;
+        let holding = self.members.get(&holder)?;
+        let (front, place) = (holding.pace.front, &holding.place);
         self.members
             .iter()
             .filter(|(id, member)| {
@@ -243,7 +244,12 @@ impl Task {
                     && member.position <= piece
                     && member.pace.front + AHEAD >= front
             })
-            .min_by_key(|(id, _)| (self.probes.tried == Some(**id), self.trees.load(**id), **id))
+            .min_by_key(|(id, member)| {
+                // The holder's whole zone may have a narrow way to the origin.
+                let distance = Reverse(place.distance(&member.place));
+                let tried = self.probes.tried == Some(**id);
+                (tried, distance, self.trees.load(**id), **id)
+            })
             .map(|(&id, _)| id)
     }
 

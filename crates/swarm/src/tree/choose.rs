@@ -30,10 +30,16 @@ impl Trees {
         let parent = place
             .groups()
             .find_map(|group| self.attach_in(peer, stripe, group, &may))?;
-        for group in place.named() {
-            self.gather(peer, stripe, group, &may);
-        }
+        self.gather(peer, stripe, &may);
         Some(parent)
+    }
+
+    /// Who came when nobody of its group had room, and so is fed from afar, comes to who has.
+    pub fn gather(&mut self, peer: PeerId, stripe: u32, may: &impl Fn(PeerId, PeerId) -> bool) {
+        let place = self.nodes.get(&peer).map(|node| node.place.clone());
+        for group in place.iter().flat_map(|place| place.named()) {
+            self.gather_of(peer, stripe, group, may);
+        }
     }
 
     /// Gives it a parent of a group, if there is one for it.
@@ -58,8 +64,7 @@ impl Trees {
         Some(parent)
     }
 
-    /// Who came when nobody of its group had room, and so is fed from afar, comes to who has.
-    fn gather(
+    fn gather_of(
         &mut self,
         peer: PeerId,
         stripe: u32,
