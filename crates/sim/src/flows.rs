@@ -99,16 +99,35 @@ impl World {
         self.queue
             .push(sent, Happening::Sent { host: Some(sender) });
         let arrives = self.through(zone, receiver, latency, sent, bytes);
+        let (attempt, from) = (want.attempt, want.sent);
+        // Its receiver passes on what it has of the block, so that what it sends of it never
+        // overtakes what comes.
+        let host = &self.hosts[receiver as usize];
+        let quickest = pace.max(host.down_pace).min(host.up.pace);
+        let rest = bytes.saturating_sub(self.scenario.relay);
+        let begins = arrives - (f64::from(rest) * quickest) as Nanos;
         self.queue.push(
-            arrives,
+            begins,
             Happening::Block {
                 link: at,
                 piece,
-                attempt: want.attempt,
-                from: want.sent,
+                attempt,
+                from,
                 bytes,
             },
         );
+        if begins < arrives {
+            self.queue.push(
+                arrives,
+                Happening::Whole {
+                    link: at,
+                    piece,
+                    attempt,
+                    from,
+                    bytes,
+                },
+            );
+        }
         true
     }
 

@@ -30,7 +30,6 @@ impl World {
         if !self.seats[s as usize].alive {
             return;
         }
-        let size = self.geometry(s).size(piece) as u32;
         let class = self.hosts[sender as usize].class as usize;
         let taints = self.scenario.classes[class].corrupt
             || self.seats[parent as usize]
@@ -54,22 +53,41 @@ impl World {
         if of_use {
             flight.bytes = end;
             flight.tainted |= taints;
-        }
-        let complete = end == size && flight.bytes == size;
-        if complete && flight.complete.is_none() {
-            flight.complete = Some(attempt);
-        }
-        if !of_use {
+        } else {
             self.wasted_bytes += u64::from(bytes);
         }
         if first {
             self.announce(s, News::Receiving(piece));
         }
         self.passed_on(s, piece);
-        if end < size {
+        if bytes <= self.scenario.relay {
+            self.whole(at, piece, attempt, from, bytes);
+        }
+    }
+
+    /// A block has come in full.
+    pub(crate) fn whole(
+        &mut self,
+        at: Index,
+        piece: PieceIndex,
+        attempt: AttemptId,
+        from: u32,
+        bytes: u32,
+    ) {
+        let (s, end) = (self.links[at as usize].child, from + bytes);
+        let size = self.geometry(s).size(piece) as u32;
+        let seat = &mut self.seats[s as usize];
+        if end < size || !seat.alive || seat.request(attempt, at).is_none() {
             return;
         }
-        self.seats[s as usize].attempts.remove(attempt);
+        seat.attempts.remove(attempt);
+        let complete = match seat.flights.get_mut(piece) {
+            Some(flight) if flight.bytes == size => {
+                flight.complete.get_or_insert(attempt);
+                true
+            }
+            _ => false,
+        };
         if complete {
             let bytes = u64::from(size);
             self.hint(s, Event::Fetched { attempt, bytes });
