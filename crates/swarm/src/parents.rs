@@ -10,7 +10,11 @@ use pantala_core::{
 use crate::{
     Config, Output,
     task::{Member, Out, Task},
+    tree::Fit,
 };
+
+/// How many pieces a parent may be behind its child when there is nobody better who has room.
+const SOON: u32 = 8;
 
 impl Task {
     /// Without a root: the one furthest ahead.
@@ -58,7 +62,7 @@ impl Task {
     }
 
     pub(crate) fn attach_adrift(&mut self, now: Time) {
-        for (peer, stripe) in self.trees.adrift() {
+        for (peer, stripe) in self.trees.orphans() {
             self.attach(peer, stripe, None, now);
         }
     }
@@ -66,21 +70,30 @@ impl Task {
     pub(crate) fn attach(&mut self, peer: PeerId, stripe: u32, not: Option<PeerId>, now: Time) {
         let root = self.trees.root();
         let members = &self.members;
-        let may = |candidate: PeerId, child: PeerId| {
+        let fit = |candidate: PeerId, child: PeerId| {
             if child == peer && Some(candidate) == not {
-                return false;
+                return Fit::Badly;
             }
             let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
-                return false;
+                return Fit::Badly;
             };
+            if now < parent.demoted_until || parent.reader_bound {
+                return Fit::Badly;
+            }
             let position = child.position;
             let useful = parent.held.contains(position)
                 || parent.position == position
                 || (Some(candidate) == root && parent.position <= position);
-            useful && now >= parent.demoted_until && !parent.reader_bound
+            let soon = parent.position < position
+                && parent.position.get().saturating_add(SOON) >= position.get();
+            match useful {
+                true => Fit::Well,
+                false if soon => Fit::Soon,
+                false => Fit::Badly,
+            }
         };
         self.chosen += 1;
-        self.trees.attach(peer, stripe, may);
+        self.trees.attach(peer, stripe, fit);
     }
 
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.

@@ -197,6 +197,7 @@ impl Task {
         }
         let leases = self.leases.take_all(peer);
         self.trees.remove(peer);
+        self.trees.balance();
         for lease in &leases {
             self.moved += 1;
             self.pass_on(lease.first, peer, config, now, out);

@@ -44,9 +44,21 @@ struct Node {
     depth: Vec<u32>,
 }
 
+/// How well somebody would feed a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It has what the peer needs next, or waits for the same.
+    Well,
+    /// It is a little behind: the peer would wait for it once.
+    Soon,
+    /// Not at all.
+    Badly,
+}
+
 /// The depth of who has no way to the root yet: deeper than anybody.
 const ADRIFT: u32 = 1 << 20;
-/// Open slots that are looked at for one choice before taste gives way to having a parent at all.
+/// Open slots that are looked at for one choice, from either end, before taste gives way to having a
+/// parent at all.
 const LOOKS: usize = 64;
 
 impl Trees {
@@ -255,8 +267,10 @@ impl Trees {
         self.settle(peer, stripe);
     }
 
-    /// Gives a peer a parent in a stripe: the shallowest open slot whose owner `may` feed it, else
-    /// the peer with the fewest children that may, else anybody. Never one of its own descendants.
+    /// Gives a peer a parent in a stripe: the shallowest open slot whose owner would feed it well, else
+    /// soon; else the peer with the fewest children that would, else anybody. Never one of its own
+    /// descendants. Who shares an uplink that is meant for fewer is slow for good, and all below it;
+    /// who goes below somebody a little behind loses that little once.
     /// An inner node takes the place of a shallower leaf that it may feed: otherwise leaves would
     /// fill the slots near the root and the tree would be as deep as the swarm is large. `None`
     /// only when the peer is the root or there is nobody.
@@ -264,19 +278,19 @@ impl Trees {
         &mut self,
         peer: PeerId,
         stripe: u32,
-        may: impl Fn(PeerId, PeerId) -> bool,
+        fit: impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<PeerId> {
         if self.root == Some(peer) {
             return None;
         }
         self.detach(peer, stripe);
-        if let Some((leaf, above)) = self.displaceable(peer, stripe, &may) {
+        if let Some((leaf, above)) = self.displaceable(peer, stripe, &fit) {
             self.detach(leaf, stripe);
             self.link(peer, above, stripe);
             self.link(leaf, peer, stripe);
             return Some(above);
         }
-        let parent = self.choose(peer, stripe, |candidate| may(candidate, peer))?;
+        let parent = self.choose(peer, stripe, |candidate| fit(candidate, peer))?;
         self.link(peer, parent, stripe);
         Some(parent)
     }
@@ -296,21 +310,18 @@ impl Trees {
         &self,
         peer: PeerId,
         stripe: u32,
-        may: &impl Fn(PeerId, PeerId) -> bool,
+        fit: &impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<(PeerId, PeerId)> {
+        let may = |parent, child| fit(parent, child) == Fit::Well;
         let s = stripe as usize;
         let node = self.nodes.get(&peer)?;
         if self.taken(node, stripe) >= self.slots(peer, node, stripe) {
             return None;
         }
-        let open = self.open[s]
-            .iter()
-            .find(|&&(_, _, id)| id != peer && may(id, peer));
+        let open = looks(&self.open[s]).find(|&&(_, _, id)| id != peer && may(id, peer));
         let below_open = open.map_or(ADRIFT, |&(depth, _, _)| depth + 1);
-        self.leaves[s]
-            .iter()
-            .take_while(|&&(depth, _, _)| depth < below_open)
-            .take(LOOKS)
+        looks(&self.leaves[s])
+            .filter(|&&(depth, _, _)| depth < below_open)
             .filter_map(|&(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
             .find(|&(leaf, above)| {
                 leaf != peer
@@ -321,14 +332,10 @@ impl Trees {
             })
     }
 
-    fn choose(&self, peer: PeerId, stripe: u32, may: impl Fn(PeerId) -> bool) -> Option<PeerId> {
+    fn choose(&self, peer: PeerId, stripe: u32, fit: impl Fn(PeerId) -> Fit) -> Option<PeerId> {
+        let may = |id: PeerId| fit(id) == Fit::Well;
         let sound = |&candidate: &PeerId| candidate != peer && !self.below(candidate, peer, stripe);
-        let open = || {
-            self.open[stripe as usize]
-                .iter()
-                .map(|&(_, _, id)| id)
-                .take(LOOKS)
-        };
+        let open = || looks(&self.open[stripe as usize]).map(|&(_, _, id)| id);
         if self.barred(peer) {
             // It takes no slot: where there is most of an uplink left.
             let idle = self
@@ -341,7 +348,10 @@ impl Trees {
                 return idle;
             }
         }
-        if let Some(found) = open().filter(sound).find(|&id| may(id)) {
+        let mut sound_open = open().filter(sound).filter(|&id| fit(id) != Fit::Badly);
+        let first = sound_open.next();
+        let well = first.into_iter().chain(sound_open).find(|&id| may(id));
+        if let Some(found) = well.or(first) {
             return Some(found);
         }
         let by_load = |may: &dyn Fn(PeerId) -> bool| {
@@ -357,6 +367,71 @@ impl Trees {
             .or_else(|| open().find(sound))
             .or_else(|| by_load(&|id| !self.barred(id)))
             .or_else(|| by_load(&|_| true))
+    }
+
+    /// The orphans in the order in which they are best attached: those first below whom a slot is
+    /// open, for the others can go there then.
+    pub fn orphans(&self) -> Vec<(PeerId, u32)> {
+        let mut orphans = self.adrift();
+        if orphans.len() > 1 {
+            let mut with_slots = BTreeSet::new();
+            for stripe in 0..self.stripes {
+                let deepest = self.open[stripe as usize].iter().rev();
+                let adrift = deepest.take_while(|&&(depth, _, _)| depth >= ADRIFT);
+                for &(_, _, id) in adrift.take(LOOKS) {
+                    let mut top = id;
+                    while let Some(above) = self.parent(top, stripe) {
+                        top = above;
+                    }
+                    with_slots.insert((top, stripe));
+                }
+            }
+            orphans.sort_by_key(|orphan| !with_slots.contains(orphan));
+        }
+        orphans
+    }
+
+    /// Sees to it that no stripe has far fewer inner nodes than another: then it would lack slots. Who
+    /// feeds the fewest in the one becomes inner in the other; its children there are adrift.
+    pub fn balance(&mut self) {
+        loop {
+            let stripes = || 0..self.stripes;
+            let few = stripes().min_by_key(|&s| self.inner[s as usize]);
+            let many = stripes().max_by_key(|&s| self.inner[s as usize]);
+            let (Some(few), Some(many)) = (few, many) else {
+                return;
+            };
+            if self.inner[few as usize] + 1 >= self.inner[many as usize] {
+                return;
+            }
+            let feeds = |node: &Node| node.down[many as usize].len();
+            let found = self
+                .nodes
+                .iter()
+                .filter(|(id, node)| node.inner == Some(many) && self.root != Some(**id))
+                .min_by_key(|(_, node)| (feeds(node), std::cmp::Reverse(node.seq)))
+                .map(|(&id, _)| id);
+            let Some(peer) = found else {
+                return;
+            };
+            self.turn(peer, many, few);
+        }
+    }
+
+    /// Makes an inner node of one stripe one of another.
+    fn turn(&mut self, peer: PeerId, from: u32, to: u32) {
+        self.inner[from as usize] -= 1;
+        self.inner[to as usize] += 1;
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return;
+        };
+        node.inner = Some(to);
+        for child in node.down[from as usize].clone() {
+            self.detach(child, from);
+        }
+        self.reopen(peer, from);
+        // Where it was a leaf it is worth a higher place.
+        self.detach(peer, to);
     }
 
     /// Whether `peer` hangs below `above`, or is it.
@@ -477,6 +552,12 @@ impl Trees {
     }
 }
 
+/// The first and the last of a list: the shallowest, and the newest in the deepest.
+fn looks<T: Ord>(list: &BTreeSet<T>) -> impl Iterator<Item = &T> {
+    let last = list.len().saturating_sub(LOOKS).min(LOOKS);
+    list.iter().take(LOOKS).chain(list.iter().rev().take(last))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -495,7 +576,22 @@ mod tests {
             trees.set_root(peer);
         }
         for stripe in 0..trees.stripes() {
-            trees.attach(peer, stripe, |_, _| true);
+            trees.attach(peer, stripe, |_, _| Fit::Well);
+        }
+    }
+
+    #[test]
+    fn who_loses_many_still_has_slots_for_all() {
+        let mut trees = Trees::new(2, 4);
+        (0..100).for_each(|n| join(&mut trees, id(n)));
+        for n in (5..95).step_by(3) {
+            trees.remove(id(n));
+            trees.balance();
+            while let Some(&(orphan, stripe)) = trees.orphans().first() {
+                trees.attach(orphan, stripe, |_, _| Fit::Well);
+            }
+            trees.check();
+            assert!((0..100).all(|n| !trees.is_overloaded(id(n))), "after {n}");
         }
     }
 
@@ -549,13 +645,13 @@ mod tests {
                             trees.set_root(orphan);
                         }
                         for (orphan, stripe) in orphans {
-                            trees.attach(orphan, stripe, |_, _| true);
+                            trees.attach(orphan, stripe, |_, _| Fit::Well);
                         }
                     }
                     _ => trees.set_root(id(n)),
                 }
                 for (peer, stripe) in trees.adrift() {
-                    trees.attach(peer, stripe, |_, _| true);
+                    trees.attach(peer, stripe, |_, _| Fit::Well);
                 }
                 trees.check();
                 if trees.root().is_some() {
