@@ -3,18 +3,13 @@ use pantala_store::Lru;
 
 /// Which of a host's pieces leave first: the store's own policies, unchanged. A further policy is
 /// a further variant.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) enum Cache {
     /// Memory is not a limit: nothing leaves, and no order is kept.
+    #[default]
     Boundless,
     /// Least recently used first.
     Lru(Lru),
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache::Boundless
-    }
 }
 
 impl Cache {
