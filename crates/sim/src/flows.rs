@@ -1,8 +1,11 @@
 //! How bytes move: uplinks take turns, blocks queue at downlinks.
 
+use pantala_core::PieceIndex;
+
 use crate::{
     host::{State, Uplink},
     queue::{Flow, Happening, Index, Nanos},
+    seat::Want,
     world::World,
 };
 
@@ -51,33 +54,50 @@ impl World {
                 Flow::Link(link) => self.send_block(link),
                 Flow::Run(run) => self.send_run_block(run),
             };
+            // Where there is more it is its turn again when all others had theirs; else it is kicked
+            // when more comes.
+            let more = sent
+                && match flow {
+                    Flow::Link(link) => self.ready(link).is_some(),
+                    Flow::Run(_) => true,
+                };
             match flow {
-                Flow::Link(link) => self.links[link as usize].queued = sent,
-                Flow::Run(run) => self.runs[run as usize].queued = sent,
+                Flow::Link(link) => self.links[link as usize].queued = more,
+                Flow::Run(run) => self.runs[run as usize].queued = more,
+            }
+            if more {
+                self.uplink(sender).ring.push_back(flow);
             }
             if sent {
-                // Back to the end of the ring: there may be more.
-                self.uplink(sender).ring.push_back(flow);
                 return;
             }
         }
     }
 
+    /// What a link's child can get next: the lowest piece that there is more of, from where, and how
+    /// much of it there is.
+    fn ready(&self, at: Index) -> Option<(PieceIndex, Want, u32, u32)> {
+        let link = &self.links[at as usize];
+        if !link.up || link.wants.is_empty() {
+            return None;
+        }
+        let seat = &self.seats[link.parent as usize];
+        let geometry = self.tasks[seat.task as usize].geometry;
+        link.wants.iter().find_map(|(piece, want)| {
+            let size = geometry.size(piece) as u32;
+            let available = seat.available(piece, size);
+            (want.sent < available).then_some((piece, *want, available, size))
+        })
+    }
+
     fn send_block(&mut self, at: Index) -> bool {
         let link = &self.links[at as usize];
-        if !link.up || link.flying >= link.window {
+        if link.flying >= link.window {
             return false;
         }
         let (parent, sender, receiver, latency) =
             (link.parent, link.sender, link.receiver, link.latency);
-        let seat = &self.seats[parent as usize];
-        let geometry = self.tasks[seat.task as usize].geometry;
-        let ready = link.wants.iter().find_map(|(piece, want)| {
-            let size = geometry.size(piece) as u32;
-            let available = seat.available(piece, size);
-            (want.sent < available).then_some((piece, *want, available, size))
-        });
-        let Some((piece, want, available, size)) = ready else {
+        let Some((piece, want, available, size)) = self.ready(at) else {
             return false;
         };
         let bytes = (available - want.sent).min(self.scenario.block);
@@ -99,16 +119,35 @@ impl World {
         self.queue
             .push(sent, Happening::Sent { host: Some(sender) });
         let arrives = self.through(zone, receiver, latency, sent, bytes);
+        let (attempt, from) = (want.attempt, want.sent);
+        // Its receiver passes on what it has of the block, so that what it sends of it never
+        // overtakes what comes.
+        let host = &self.hosts[receiver as usize];
+        let quickest = pace.max(host.down_pace).min(host.up.pace);
+        let rest = bytes.saturating_sub(self.scenario.relay);
+        let begins = arrives - (f64::from(rest) * quickest) as Nanos;
         self.queue.push(
-            arrives,
+            begins,
             Happening::Block {
                 link: at,
                 piece,
-                attempt: want.attempt,
-                from: want.sent,
+                attempt,
+                from,
                 bytes,
             },
         );
+        if begins < arrives {
+            self.queue.push(
+                arrives,
+                Happening::Whole {
+                    link: at,
+                    piece,
+                    attempt,
+                    from,
+                    bytes,
+                },
+            );
+        }
         true
     }
 

@@ -118,6 +118,14 @@ pub(crate) enum Happening {
         from: u32,
         bytes: u32,
     },
+    /// A block whose beginning came before has come in full.
+    Whole {
+        link: Index,
+        piece: PieceIndex,
+        attempt: AttemptId,
+        from: u32,
+        bytes: u32,
+    },
     RunBlock {
         run: Index,
         piece: PieceIndex,

@@ -33,7 +33,6 @@ impl World {
         if !self.seats[s as usize].alive {
             return;
         }
-        let size = self.geometry(s).size(piece) as u32;
         let class = self.hosts[sender as usize].class as usize;
         let taints = self.scenario.classes[class].corrupt
             || self.seats[parent as usize]
@@ -48,7 +47,6 @@ impl World {
             return;
         };
         request.bytes = end;
-        let goes_on = request.goes_on;
         let flight = self.flight(s, piece);
         let first = flight.bytes == 0;
         // Else what was there was thrown away as wrong, or the other request was faster.
@@ -56,22 +54,45 @@ impl World {
         if of_use {
             flight.bytes = end;
             flight.tainted |= taints;
-        }
-        let complete = end == size && flight.bytes == size;
-        if complete && flight.complete.is_none() {
-            flight.complete = Some((attempt, (!goes_on).then_some(at)));
-        }
-        if !of_use {
+        } else {
             self.wasted_bytes += u64::from(bytes);
         }
         if first {
             self.announce(s, News::Receiving(piece));
         }
         self.passed_on(s, piece);
-        if end < size {
+        if bytes <= self.scenario.relay {
+            self.whole(at, piece, attempt, from, bytes);
+        }
+    }
+
+    /// A block has come in full.
+    pub(crate) fn whole(
+        &mut self,
+        at: Index,
+        piece: PieceIndex,
+        attempt: AttemptId,
+        from: u32,
+        bytes: u32,
+    ) {
+        let (s, end) = (self.links[at as usize].child, from + bytes);
+        let size = self.geometry(s).size(piece) as u32;
+        let seat = &mut self.seats[s as usize];
+        if end < size || !seat.alive {
             return;
         }
-        self.seats[s as usize].attempts.remove(attempt);
+        let Some(goes_on) = seat.request(attempt, at).map(|request| request.goes_on) else {
+            return;
+        };
+        seat.attempts.remove(attempt);
+        let complete = match seat.flights.get_mut(piece) {
+            Some(flight) if flight.bytes == size => {
+                let by = (attempt, (!goes_on).then_some(at));
+                flight.complete.get_or_insert(by);
+                true
+            }
+            _ => false,
+        };
         if complete {
             let bytes = u64::from(size);
             self.hint(s, Event::Fetched { attempt, bytes });

@@ -28,8 +28,11 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// Who goes away in between.
     pub churn: Option<Churn>,
-    /// What one turn of an uplink sends at most: the unit of relay.
+    /// What one turn of an uplink sends at most.
     pub block: u32,
+    /// What of a block must have come before its receiver passes it on: the unit of relay. Less than
+    /// a block models small blocks by fewer events.
+    pub relay: u32,
     /// How long a peer gathers what it tells its children of its pieces.
     pub gather_news: Duration,
     /// How long a peer gathers what it tells the supernode of its pieces.
@@ -222,6 +225,7 @@ impl Default for Scenario {
             faults: Vec::new(),
             churn: None,
             block: 64 << 10,
+            relay: 64 << 10,
             gather_news: Duration::ZERO,
             gather_have: Duration::from_millis(50),
             fresh_for: None,

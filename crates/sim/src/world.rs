@@ -276,6 +276,13 @@ impl World {
                 from,
                 bytes,
             } => self.block(link, piece, attempt, from, bytes),
+            Happening::Whole {
+                link,
+                piece,
+                attempt,
+                from,
+                bytes,
+            } => self.whole(link, piece, attempt, from, bytes),
             Happening::RunBlock {
                 run,
                 piece,

@@ -11,10 +11,13 @@ use crate::{
     Config, Output,
     place::Group,
     task::{Member, Out, Task},
+    tree::Fit,
 };
 
 /// How many members a group must have so that they need to know nobody else.
 const NEIGHBOURS: usize = 4;
+/// How many pieces a parent may be behind its child when there is nobody better who has room.
+const SOON: u32 = 8;
 
 impl Task {
     /// Without a root: the one furthest ahead.
@@ -62,7 +65,7 @@ impl Task {
     }
 
     pub(crate) fn attach_adrift(&mut self, now: Time) {
-        for (peer, stripe) in self.trees.adrift() {
+        for (peer, stripe) in self.trees.orphans() {
             self.attach(peer, stripe, None, now);
         }
     }
@@ -70,12 +73,14 @@ impl Task {
     pub(crate) fn attach(&mut self, peer: PeerId, stripe: u32, not: Option<PeerId>, now: Time) {
         let root = self.trees.root();
         let members = &self.members;
-        let may = |candidate: PeerId, child: PeerId| {
-            let barred = child == peer && Some(candidate) == not;
-            !barred && feeds(members, root, candidate, child, now)
+        let fit = |candidate: PeerId, child: PeerId| {
+            if child == peer && Some(candidate) == not {
+                return Fit::Badly;
+            }
+            fit(members, root, candidate, child, now)
         };
         self.chosen += 1;
-        self.trees.attach(peer, stripe, may);
+        self.trees.attach(peer, stripe, fit);
     }
 
     /// Makes a member the root of all trees. Who of its group is fed from afar comes to it, before
@@ -83,9 +88,9 @@ impl Task {
     pub(crate) fn set_root(&mut self, peer: PeerId, now: Time) {
         self.trees.set_root(peer);
         let members = &self.members;
-        let may = |candidate, child| feeds(members, Some(peer), candidate, child, now);
+        let fit = |candidate, child| fit(members, Some(peer), candidate, child, now);
         for stripe in 0..self.trees.stripes() {
-            self.trees.gather(peer, stripe, &may);
+            self.trees.gather(peer, stripe, &fit);
         }
     }
 
@@ -273,20 +278,29 @@ impl Task {
     }
 }
 
-/// Whether one member can feed another: it has what the other needs next, or gets it as well.
-fn feeds(
+/// How well one member would feed another.
+fn fit(
     members: &BTreeMap<PeerId, Member>,
     root: Option<PeerId>,
     candidate: PeerId,
     child: PeerId,
     now: Time,
-) -> bool {
+) -> Fit {
     let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
-        return false;
+        return Fit::Badly;
     };
+    if now < parent.demoted_until || parent.reader_bound {
+        return Fit::Badly;
+    }
     let position = child.position;
     let useful = parent.held.contains(position)
         || parent.position == position
         || (Some(candidate) == root && parent.position <= position);
-    useful && now >= parent.demoted_until && !parent.reader_bound
+    let soon =
+        parent.position < position && parent.position.get().saturating_add(SOON) >= position.get();
+    match useful {
+        true => Fit::Well,
+        false if soon => Fit::Soon,
+        false => Fit::Badly,
+    }
 }

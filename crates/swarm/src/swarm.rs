@@ -154,6 +154,7 @@ impl Swarm {
     ) {
         let mut out = Vec::new();
         if let Some(task) = self.tasks.get_mut(&task) {
+            task.heard = self.now;
             act(task, &self.config, self.now, &mut out);
             self.digests_at = self.digests_at.min(task.digests_due());
         }
@@ -298,6 +299,9 @@ impl Swarm {
     pub(crate) fn tick(&mut self) {
         let mut out = Vec::new();
         for task in self.tasks.values_mut() {
+            if task.is_idle(self.now) {
+                continue;
+            }
             task.tick(&self.config, self.now, &mut out);
             debug_assert!(task.check(), "an invariant of {:?} is broken", task.id);
         }

@@ -26,6 +26,8 @@ pub(crate) struct Task {
     pub(crate) fresh_from: Option<PeerId>,
     /// No digests are told before.
     pub(crate) quiet_until: Time,
+    /// When something was last heard of it.
+    pub(crate) heard: Time,
     pub(crate) empty_since: Option<Time>,
     pub(crate) moved: u64,
     pub(crate) chosen: u64,
@@ -68,6 +70,9 @@ const DIGEST_MESSAGES: u32 = 400_000;
 /// so many.
 const FEW: u32 = 512;
 
+/// How long nothing may be heard of a task that is looked after all the same.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Pieces that are kept account of: 16 TiB of the largest, 4 TiB of unknown length.
 const PIECES_MAX: u32 = 1 << 22;
 
@@ -92,6 +97,7 @@ impl Task {
             fresh: Vec::new(),
             fresh_from: None,
             quiet_until: Time::ZERO,
+            heard: Time::ZERO,
             empty_since: None,
             moved: 0,
             chosen: 0,
@@ -105,6 +111,11 @@ impl Task {
 
     pub(crate) fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.members.keys().copied()
+    }
+
+    /// Whether its members say nothing and owe nothing: then there is nothing to look after.
+    pub(crate) fn is_idle(&self, now: Time) -> bool {
+        self.leases.is_empty() && now.since(self.heard) > IDLE
     }
 
     pub(crate) fn member_count(&self) -> usize {
@@ -153,6 +164,7 @@ impl Task {
         out: Out<'_>,
     ) {
         self.empty_since = None;
+        self.heard = now;
         let peer = addr.id;
         self.members
             .entry(peer)
@@ -191,6 +203,7 @@ impl Task {
         }
         let leases = self.leases.take_all(peer);
         self.trees.remove(peer);
+        self.trees.balance();
         for lease in &leases {
             self.moved += 1;
             self.pass_on(lease.first, peer, config, now, out);

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pantala_core::PeerId;
 
 use crate::place::{ALL, Group, Place};
+use choose::LOOKS;
 use shelf::Shelf;
 
 mod choose;
@@ -56,6 +57,17 @@ struct Node {
     up: Vec<Option<PeerId>>,
     down: Vec<Vec<PeerId>>,
     depth: Vec<u32>,
+}
+
+/// How well somebody would feed a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It has what the peer needs next, or waits for the same.
+    Well,
+    /// It is a little behind: the peer would wait for it once.
+    Soon,
+    /// Not at all.
+    Badly,
 }
 
 /// The depth of who has no way to the root yet: deeper than anybody.
@@ -349,6 +361,79 @@ impl Trees {
         self.set_up(child, stripe, Some(parent));
         self.reopen(parent, stripe);
         self.settle(child, stripe);
+    }
+
+    /// The orphans in the order in which they are best attached: those first below whom a slot is
+    /// open, for the others can go there then.
+    pub fn orphans(&self) -> Vec<(PeerId, u32)> {
+        let mut orphans = self.adrift();
+        if orphans.len() > 1 {
+            let mut with_slots = BTreeSet::new();
+            for stripe in 0..self.stripes {
+                let deepest = self.open[stripe as usize].of(ALL).rev();
+                let adrift = deepest.take_while(|&(depth, _, _)| depth >= ADRIFT);
+                for (_, _, id) in adrift.take(LOOKS) {
+                    let mut top = id;
+                    while let Some(above) = self.parent(top, stripe) {
+                        top = above;
+                    }
+                    with_slots.insert((top, stripe));
+                }
+            }
+            orphans.sort_by_key(|orphan| !with_slots.contains(orphan));
+        }
+        orphans
+    }
+
+    /// Sees to it that no stripe has far fewer inner nodes than another: then it would lack slots. Who
+    /// feeds the fewest in the one becomes inner in the other; its children there are adrift.
+    pub fn balance(&mut self) {
+        loop {
+            let stripes = || 0..self.stripes;
+            let count = |stripe: u32| {
+                let all = self.inner.get(&ALL);
+                all.map_or(0, |inner| inner[stripe as usize])
+            };
+            let few = stripes().min_by_key(|&stripe| count(stripe));
+            let many = stripes().max_by_key(|&stripe| count(stripe));
+            let (Some(few), Some(many)) = (few, many) else {
+                return;
+            };
+            if count(few) + 1 >= count(many) {
+                return;
+            }
+            let feeds = |node: &Node| node.down[many as usize].len();
+            let found = self
+                .nodes
+                .iter()
+                .filter(|(id, node)| node.inner == Some(many) && self.root != Some(**id))
+                .min_by_key(|(_, node)| (feeds(node), std::cmp::Reverse(node.seq)))
+                .map(|(&id, _)| id);
+            let Some(peer) = found else {
+                return;
+            };
+            self.turn(peer, many, few);
+        }
+    }
+
+    /// Makes an inner node of one stripe one of another.
+    fn turn(&mut self, peer: PeerId, from: u32, to: u32) {
+        let Some(node) = self.nodes.get(&peer) else {
+            return;
+        };
+        let place = node.place.clone();
+        self.count_inner(&place, from, false);
+        self.count_inner(&place, to, true);
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return;
+        };
+        node.inner = Some(to);
+        for child in node.down[from as usize].clone() {
+            self.detach(child, from);
+        }
+        self.reopen(peer, from);
+        // Where it was a leaf it is worth a higher place.
+        self.detach(peer, to);
     }
 
     /// Whether `peer` hangs below `above`, or is it.

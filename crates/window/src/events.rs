@@ -116,6 +116,7 @@ impl Picker {
                     return false;
                 }
                 self.parents.preferred = stripes;
+                self.strayed = true;
                 self.release_waiting(|parents, piece, attempt| {
                     parents.preferred(piece) != Some(attempt.parent)
                 });

@@ -47,6 +47,8 @@ pub struct Picker {
     due: bool,
     /// A head piece may be late sooner than thought; nothing else is to be decided.
     pub(crate) glance: bool,
+    /// Some piece may be asked of another than the preferred parent.
+    pub(crate) strayed: bool,
     /// Kept from plan to plan for its memory.
     wanted: Wanted,
     /// The windows, from and to, whose pieces are pinned.
@@ -106,6 +108,7 @@ impl Picker {
             wakeup: Time::NEVER,
             due: false,
             glance: false,
+            strayed: false,
             wanted: Wanted::default(),
             pinned_for: Vec::new(),
             actions: VecDeque::new(),

@@ -10,7 +10,7 @@ use crate::{
     parents::Parent,
     picker::{Picker, Supernode},
     wanted::Wanted,
-    work::{Attempt, HEDGES, Work},
+    work::{Attempt, HEDGES},
 };
 
 /// The window's first pieces go out in order, whatever is rare.
@@ -68,9 +68,15 @@ impl HedgeCredit {
 
 impl Picker {
     pub(crate) fn plan_requests(&mut self, wanted: &Wanted) {
+        let mut work = self.work.iter().peekable();
         let mut order: Vec<(bool, u32, usize, PieceIndex, u32)> = wanted
             .iter()
-            .filter(|(piece, _)| !self.work.get(piece).is_some_and(Work::is_busy))
+            .filter(|(piece, _)| {
+                // Both ascend: this is one walk, not a search for each.
+                while work.next_if(|(other, _)| other < piece).is_some() {}
+                let work = work.next_if(|(other, _)| other == piece);
+                !work.is_some_and(|(_, work)| work.is_busy())
+            })
             .filter(|(piece, _)| !self.runs.iter().any(|run| run.covers(**piece)))
             .map(|(&piece, &urgency)| {
                 let urgent = urgency < URGENT;
@@ -154,15 +160,20 @@ impl Picker {
     /// The supernode prefers somebody else now, and had its reasons: what another has begun and
     /// does not have itself is gone on with by the preferred one, if that has it or gets it.
     pub(crate) fn hasten_left_behind(&mut self) {
+        if !self.strayed {
+            return;
+        }
+        let mut strayed = false;
         let begun: Vec<(PieceIndex, ParentId)> = self
             .work
             .iter()
-            .filter(|(_, work)| work.run.is_none() && work.attempts.len() == 1)
-            .filter(|(_, work)| work.attempts.iter().all(|attempt| !attempt.complete))
             .filter_map(|(&piece, work)| {
                 let preferred = self.parents.preferred(piece)?;
-                let asked = work.attempts[0].parent;
-                if asked == preferred {
+                let attempt = work.attempts.first()?;
+                let asked = attempt.parent;
+                strayed |= work.attempts.iter().any(|other| other.parent != preferred);
+                let alone = work.run.is_none() && work.attempts.len() == 1;
+                if asked == preferred || !alone || attempt.complete {
                     return None;
                 }
                 let parent = self.parents.known.get(&preferred)?;
@@ -172,12 +183,17 @@ impl Picker {
                 better.then_some((piece, preferred))
             })
             .collect();
+        self.strayed = strayed;
         for (piece, preferred) in begun {
             self.fetch(piece, preferred, 0, true);
         }
     }
 
     pub(crate) fn fetch(&mut self, piece: PieceIndex, parent: ParentId, urgency: u32, hedge: bool) {
+        self.strayed |= self
+            .parents
+            .preferred(piece)
+            .is_some_and(|other| other != parent);
         self.counter += 1;
         let attempt = AttemptId(self.counter);
         let now = self.now;

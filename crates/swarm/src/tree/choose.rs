@@ -2,16 +2,19 @@
 
 use pantala_core::PeerId;
 
-use super::{ADRIFT, Trees};
+use super::{ADRIFT, Fit, Trees};
 use crate::place::{ALL, Group};
 
-/// Open slots that are looked at for one choice before taste gives way to having a parent at all.
-const LOOKS: usize = 64;
+/// Open slots that are looked at for one choice, from either end, before taste gives way to having a
+/// parent at all.
+pub(super) const LOOKS: usize = 64;
 
 impl Trees {
     /// Gives a peer a parent in a stripe: near ones first, so that a group takes each piece in
-    /// once. Among those equally near the shallowest open slot whose owner `may` feed it, else the
-    /// peer with the fewest children that may, else anybody. Never one of its own descendants.
+    /// once. Among those equally near the shallowest open slot whose owner would feed it well, else
+    /// soon; else the peer with the fewest children that would, else anybody. Never one of its own
+    /// descendants. Who shares an uplink that is meant for fewer is slow for good, and all below it;
+    /// who goes below somebody a little behind loses that little once.
     /// An inner node takes the place of a shallower leaf that it may feed: otherwise leaves would
     /// fill the slots near the root and the tree would be as deep as the swarm is large. It takes
     /// as well the place of who is fed from its group without being in it. `None` only when the
@@ -20,7 +23,7 @@ impl Trees {
         &mut self,
         peer: PeerId,
         stripe: u32,
-        may: impl Fn(PeerId, PeerId) -> bool,
+        fit: impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<PeerId> {
         if self.root == Some(peer) {
             return None;
@@ -29,16 +32,16 @@ impl Trees {
         let place = self.nodes.get(&peer)?.place.clone();
         let parent = place
             .groups()
-            .find_map(|group| self.attach_in(peer, stripe, group, &may))?;
-        self.gather(peer, stripe, &may);
+            .find_map(|group| self.attach_in(peer, stripe, group, &fit))?;
+        self.gather(peer, stripe, &fit);
         Some(parent)
     }
 
     /// Who came when nobody of its group had room, and so is fed from afar, comes to who has.
-    pub fn gather(&mut self, peer: PeerId, stripe: u32, may: &impl Fn(PeerId, PeerId) -> bool) {
+    pub fn gather(&mut self, peer: PeerId, stripe: u32, fit: &impl Fn(PeerId, PeerId) -> Fit) {
         let place = self.nodes.get(&peer).map(|node| node.place.clone());
         for group in place.iter().flat_map(|place| place.named()) {
-            self.gather_of(peer, stripe, group, may);
+            self.gather_of(peer, stripe, group, fit);
         }
     }
 
@@ -48,18 +51,18 @@ impl Trees {
         peer: PeerId,
         stripe: u32,
         group: Group,
-        may: &impl Fn(PeerId, PeerId) -> bool,
+        fit: &impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<PeerId> {
         let below = self
-            .stranger(peer, stripe, group, may)
-            .or_else(|| self.displaceable(peer, stripe, group, may));
+            .stranger(peer, stripe, group, fit)
+            .or_else(|| self.displaceable(peer, stripe, group, fit));
         if let Some((other, above)) = below {
             self.detach(other, stripe);
             self.link(peer, above, stripe);
             self.link(other, peer, stripe);
             return Some(above);
         }
-        let parent = self.choose(peer, stripe, group, |other| may(other, peer))?;
+        let parent = self.choose(peer, stripe, group, |other| fit(other, peer))?;
         self.link(peer, parent, stripe);
         Some(parent)
     }
@@ -69,8 +72,9 @@ impl Trees {
         peer: PeerId,
         stripe: u32,
         group: Group,
-        may: &impl Fn(PeerId, PeerId) -> bool,
+        fit: &impl Fn(PeerId, PeerId) -> Fit,
     ) {
+        let may = |parent, child| fit(parent, child) == Fit::Well;
         let s = stripe as usize;
         while self.has_room(peer, stripe) {
             let astray = self.astray[s].of(group).take(LOOKS).map(|(_, _, id)| id);
@@ -97,19 +101,19 @@ impl Trees {
         peer: PeerId,
         stripe: u32,
         group: Group,
-        may: &impl Fn(PeerId, PeerId) -> bool,
+        fit: &impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<(PeerId, PeerId)> {
+        let may = |parent, child| fit(parent, child) == Fit::Well;
         let s = stripe as usize;
         if !self.has_room(peer, stripe) {
             return None;
         }
-        let mut open = self.open[s].of(group);
+        let mut open = self.open[s].ends(group, LOOKS);
         let open = open.find(|&(_, _, id)| id != peer && may(id, peer));
         let below_open = open.map_or(ADRIFT, |(depth, _, _)| depth + 1);
         self.leaves[s]
-            .of(group)
-            .take_while(|&(depth, _, _)| depth < below_open)
-            .take(LOOKS)
+            .ends(group, LOOKS)
+            .filter(|&(depth, _, _)| depth < below_open)
             .filter_map(|(_, _, leaf)| Some((leaf, self.parent(leaf, stripe)?)))
             .find(|&(leaf, above)| {
                 leaf != peer
@@ -127,8 +131,9 @@ impl Trees {
         peer: PeerId,
         stripe: u32,
         group: Group,
-        may: &impl Fn(PeerId, PeerId) -> bool,
+        fit: &impl Fn(PeerId, PeerId) -> Fit,
     ) -> Option<(PeerId, PeerId)> {
+        let may = |parent, child| fit(parent, child) == Fit::Well;
         let s = stripe as usize;
         let sound = |id: PeerId| id != peer && may(id, peer) && !self.below(id, peer, stripe);
         if group == ALL
@@ -154,12 +159,13 @@ impl Trees {
         peer: PeerId,
         stripe: u32,
         group: Group,
-        may: impl Fn(PeerId) -> bool,
+        fit: impl Fn(PeerId) -> Fit,
     ) -> Option<PeerId> {
+        let may = |id: PeerId| fit(id) == Fit::Well;
         let sound = |&candidate: &PeerId| candidate != peer && !self.below(candidate, peer, stripe);
         let open = || {
-            let keys = self.open[stripe as usize].of(group);
-            keys.map(|(_, _, id)| id).take(LOOKS)
+            let keys = self.open[stripe as usize].ends(group, LOOKS);
+            keys.map(|(_, _, id)| id)
         };
         if self.barred(peer) {
             // It takes no slot: where there is most of an uplink left.
@@ -172,7 +178,10 @@ impl Trees {
                 return idle;
             }
         }
-        let found = open().filter(sound).find(|&id| may(id));
+        let mut sound_open = open().filter(sound).filter(|&id| fit(id) != Fit::Badly);
+        let first = sound_open.next();
+        let well = first.into_iter().chain(sound_open).find(|&id| may(id));
+        let found = well.or(first);
         if found.is_some() || group != ALL {
             return found;
         }

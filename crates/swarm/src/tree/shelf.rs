@@ -32,7 +32,18 @@ impl Shelf {
     }
 
     /// Those of one group.
-    pub fn of(&self, group: Group) -> impl Iterator<Item = Key> + '_ {
-        self.by_group.get(&group).into_iter().flatten().copied()
+    pub fn of(&self, group: Group) -> impl DoubleEndedIterator<Item = Key> + '_ {
+        let keys = self.by_group.get(&group);
+        keys.into_iter().flat_map(|keys| keys.iter().copied())
+    }
+
+    /// The first and the last of a group, so many from either end: the shallowest, and the newest in the
+    /// deepest.
+    pub fn ends(&self, group: Group, count: usize) -> impl Iterator<Item = Key> + '_ {
+        let len = self.by_group.get(&group).map_or(0, BTreeSet::len);
+        let last = len.saturating_sub(count).min(count);
+        self.of(group)
+            .take(count)
+            .chain(self.of(group).rev().take(last))
     }
 }

@@ -24,7 +24,22 @@ fn join_at(trees: &mut Trees, peer: PeerId, place: Place) {
         trees.set_root(peer);
     }
     for stripe in 0..trees.stripes() {
-        trees.attach(peer, stripe, |_, _| true);
+        trees.attach(peer, stripe, |_, _| Fit::Well);
+    }
+}
+
+#[test]
+fn who_loses_many_still_has_slots_for_all() {
+    let mut trees = Trees::new(2, 4);
+    (0..100).for_each(|n| join(&mut trees, id(n)));
+    for n in (5..95).step_by(3) {
+        trees.remove(id(n));
+        trees.balance();
+        while let Some(&(orphan, stripe)) = trees.orphans().first() {
+            trees.attach(orphan, stripe, |_, _| Fit::Well);
+        }
+        trees.check();
+        assert!((0..100).all(|n| !trees.is_overloaded(id(n))), "after {n}");
     }
 }
 
@@ -104,13 +119,13 @@ proptest! {
                         trees.set_root(orphan);
                     }
                     for (orphan, stripe) in orphans {
-                        trees.attach(orphan, stripe, |_, _| true);
+                        trees.attach(orphan, stripe, |_, _| Fit::Well);
                     }
                 }
                 _ => trees.set_root(id(n)),
             }
             for (peer, stripe) in trees.adrift() {
-                trees.attach(peer, stripe, |_, _| true);
+                trees.attach(peer, stripe, |_, _| Fit::Well);
             }
             trees.check();
             if trees.root().is_some() {

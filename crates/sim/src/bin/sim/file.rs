@@ -18,6 +18,7 @@ pub struct File {
     limit: Option<Time>,
     latency: Option<Time>,
     block: Option<Bytes>,
+    relay: Option<Bytes>,
     gather_news: Option<Time>,
     gather_have: Option<Time>,
     origin: Origin,
@@ -268,6 +269,10 @@ impl File {
             latency,
             arrivals: self.arrivals(),
             block: self.block.map_or(plain.block, |block| block.0 as u32),
+            relay: self
+                .relay
+                .or(self.block)
+                .map_or(plain.relay, |relay| relay.0 as u32),
             gather_news: or(&self.gather_news, plain.gather_news),
             gather_have: or(&self.gather_have, plain.gather_have),
             seed: self.seed.unwrap_or(plain.seed),
