@@ -18,6 +18,7 @@
 mod budget;
 mod buffer;
 mod lru;
+mod slabs;
 mod store;
 mod task;
 
