@@ -46,7 +46,7 @@ const BLOCK: usize = BLOCK_MAX;
 /// Bytes that may wait unsent in the kernel before it takes more.
 const UNSENT: u32 = 256 << 10;
 /// A write that takes longer is limited by the child's own link: it needs no slot of ours.
-const OWN_PACE: Duration = Duration::from_millis(50);
+const OWN_PACE: Duration = Duration::from_millis(100);
 /// A child that takes nothing at all for so long is cut off.
 const STUCK: Duration = Duration::from_secs(30);
 /// How long a request may wait for a task that this peer has not heard of yet.
