@@ -36,9 +36,14 @@ fn main() -> ExitCode {
             return Exit::from(Error::new(Who::Us, Kind::Internal, what)).report("dfget");
         }
     };
+    // On a worker, beside the peer that brings the bytes: the main thread would have to be woken
+    // for each piece.
+    let download = runtime.spawn(async move { download::download(&config).await });
     let result = runtime.block_on(async {
         tokio::select! {
-            result = download::download(&config) => result,
+            result = download => result.unwrap_or_else(|error| {
+                Err(Error::new(Who::Us, Kind::Internal, format!("stopped: {error}")))
+            }),
             () = interrupted() => {
                 let what = "interrupted; nothing was left under the file's name";
                 Err(Error::new(Who::User, Kind::Cancelled, what))

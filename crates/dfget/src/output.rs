@@ -37,8 +37,9 @@ impl Drop for Part {
     }
 }
 
-/// Blocks between the network and the disk: enough that neither waits for each single write.
-const QUEUE: usize = 8;
+/// Blocks between the network and the disk, and as many in the writer's hand: enough that neither
+/// waits for each single write.
+const QUEUE: usize = 4;
 
 impl Sink {
     /// Opens the output, so that what cannot be written is known before anything is fetched.
@@ -90,8 +91,12 @@ impl Sink {
     fn start(mut out: Box<dyn Write + Send>, name: String, part: Option<Part>) -> Self {
         let (blocks, mut queue) = mpsc::channel::<Bytes>(QUEUE);
         let writer = tokio::task::spawn_blocking(move || {
-            while let Some(block) = queue.blocking_recv() {
-                out.write_all(&block)?;
+            // All that is there at once: one wake-up for many blocks, here and at the other end.
+            let mut blocks = Vec::with_capacity(QUEUE);
+            while queue.blocking_recv_many(&mut blocks, QUEUE) > 0 {
+                for block in blocks.drain(..) {
+                    out.write_all(&block)?;
+                }
             }
             out.flush()
         });

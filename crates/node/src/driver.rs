@@ -42,8 +42,9 @@ pub(crate) struct Driver {
     pub news: broadcast::Receiver<Change>,
     announcer: Announcer,
     digests: HashMap<PieceIndex, PieceDigest>,
-    /// Complete pieces whose digest nobody has vouched for yet.
-    unvouched: Vec<(AttemptId, PieceIndex, Arc<PieceBuffer>)>,
+    /// Complete pieces that were not held against their digest yet: it takes time, or nobody has
+    /// vouched for one.
+    unjudged: Vec<(AttemptId, PieceIndex, Arc<PieceBuffer>)>,
     attempts: HashMap<AttemptId, Attempt>,
     /// What failed requests left of a piece, to be gone on with.
     partial: HashMap<PieceIndex, PieceWriter>,
@@ -161,7 +162,7 @@ impl Driver {
             news,
             announcer,
             digests: HashMap::new(),
-            unvouched: Vec::new(),
+            unjudged: Vec::new(),
             attempts: HashMap::new(),
             partial: HashMap::new(),
             readers: BTreeMap::new(),
@@ -207,6 +208,7 @@ impl Driver {
                 break;
             }
             let wakeup = self.next_wakeup();
+            let judge = self.next_to_judge();
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
@@ -214,6 +216,10 @@ impl Driver {
                 change = self.news.recv() => self.change(change),
                 Ok(()) = self.ports.readers.changed() => self.sync_share(),
                 () = tokio::time::sleep_until(wakeup) => self.tick(),
+                // Hashing is the one thing here that takes time: after all else that can be done,
+                // and after whoever was woken by it on this thread. A reader would wait for many
+                // pieces otherwise, and its window for the reader.
+                () = tokio::task::yield_now(), if judge.is_some() => self.judge(judge),
             }
             // Take what else is there before deciding anew.
             while let Ok(command) = self.commands.try_recv() {
@@ -881,13 +887,6 @@ impl Driver {
                 first: piece,
                 count: 1,
             });
-            let waiting: Vec<_> = self
-                .unvouched
-                .extract_if(.., |(_, of, _)| *of == piece)
-                .collect();
-            for (attempt, piece, buffer) in waiting {
-                self.judge(attempt, piece, buffer);
-            }
         }
     }
 
@@ -901,15 +900,24 @@ impl Driver {
             attempt,
             bytes: buffer.len() as u64,
         });
-        if self.digests.contains_key(&piece) {
-            self.judge(attempt, piece, buffer);
-        } else {
-            self.unvouched.push((attempt, piece, buffer));
-        }
+        self.unjudged.push((attempt, piece, buffer));
+    }
+
+    /// Where in the list the piece is that is to be judged next: the first one in the content whose
+    /// digest is known.
+    fn next_to_judge(&self) -> Option<usize> {
+        let known =
+            |&(_, (_, piece, _)): &(usize, &(_, PieceIndex, _))| self.digests.contains_key(piece);
+        let pieces = self.unjudged.iter().enumerate().filter(known);
+        pieces
+            .min_by_key(|(_, (_, piece, _))| *piece)
+            .map(|(at, _)| at)
     }
 
     /// Holds a complete piece against the digest the supernode vouched for.
-    fn judge(&mut self, attempt: AttemptId, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
+    fn judge(&mut self, at: Option<usize>) {
+        let Some(at) = at else { return };
+        let (attempt, piece, buffer) = self.unjudged.swap_remove(at);
         let Some(digest) = self.digests.get(&piece) else {
             return;
         };
@@ -954,7 +962,7 @@ impl Driver {
         });
         self.handle.pieces.seal(piece, buffer);
         self.feed(Event::Sealed { piece });
-        self.unvouched.retain(|(_, of, _)| *of != piece);
+        self.unjudged.retain(|(_, of, _)| *of != piece);
     }
 
     fn fetch_failed(&mut self, attempt: AttemptId, failure: Failure, writer: Option<PieceWriter>) {
@@ -1188,7 +1196,7 @@ impl Driver {
         let Some(state) = self.attempts.remove(&attempt) else {
             return;
         };
-        self.unvouched.retain(|(of, _, _)| *of != attempt);
+        self.unjudged.retain(|(of, _, _)| *of != attempt);
         if let Some(waiting) = state.waiting_for_room {
             waiting.abort();
         }

@@ -295,9 +295,8 @@ impl Links {
             }
             if std::mem::take(&mut fresh) {
                 want.pieces.receiving(want.piece);
-            } else {
-                want.pieces.wake();
             }
+            want.pieces.wake_children();
         }
         state.put_back(frame.request, want);
         result

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use pantala_core::{PeerId, PieceIndex, PieceSet, Result, TaskId};
+use pantala_core::{BLOCK_MAX, PeerId, PieceIndex, PieceSet, Result, TaskId};
 use pantala_store::{Change, Slot};
 use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent, data_header};
 use tokio::{
@@ -42,9 +42,11 @@ const CHILDREN: usize = 1024;
 /// Requests one child may have waiting; more are refused as busy.
 const REQUESTS: usize = 256;
 /// Bytes written to one child before others of its requests, and its messages, are looked at.
-const BLOCK: usize = 128 << 10;
+const BLOCK: usize = BLOCK_MAX;
+/// Bytes that may wait unsent in the kernel before it takes more.
+const UNSENT: u32 = 256 << 10;
 /// A write that takes longer is limited by the child's own link: it needs no slot of ours.
-const OWN_PACE: Duration = Duration::from_millis(50);
+const OWN_PACE: Duration = Duration::from_millis(100);
 /// A child that takes nothing at all for so long is cut off.
 const STUCK: Duration = Duration::from_secs(30);
 /// How long a request may wait for a task that this peer has not heard of yet.
@@ -117,7 +119,7 @@ impl PeerServer {
 /// of a less urgent one, and memory in socket buffers is memory.
 fn limit_unsent(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
-    if let Err(error) = socket.set_tcp_notsent_lowat(2 * BLOCK as u32) {
+    if let Err(error) = socket.set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%error, "cannot limit unsent bytes");
     }
 }

@@ -118,7 +118,7 @@ impl StreamIo {
             opened,
             counted,
         } = setup;
-        task.pieces.wake_on_progress(&reader.waker);
+        task.pieces.wake_on_readable(&reader.waker);
         let checksum = digest.map(|(expected, names_content)| Checksum {
             hasher: expected.hasher(),
             expected,
@@ -170,7 +170,7 @@ impl StreamIo {
             .task
             .readers
             .open(geometry.piece_at(position), end, source);
-        self.task.pieces.wake_on_progress(&self.reader.waker);
+        self.task.pieces.wake_on_readable(&self.reader.waker);
         self.position = position;
         self.current = None;
         self.checksum = None;

@@ -9,6 +9,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::slabs::Slabs;
+
 /// One hard cap on content bytes in memory, shared by pieces in flight, windows and cache.
 ///
 /// When there is no room the budget first asks whoever registered with [`Budget::on_pressure`] to
@@ -21,6 +23,7 @@ pub struct Budget {
     peak: AtomicU64,
     line: Mutex<VecDeque<Waiting>>,
     pressure: OnceLock<Weak<dyn Evict>>,
+    slabs: Arc<Slabs>,
 }
 
 /// What can give memory back: the piece data cache.
@@ -58,6 +61,7 @@ impl Budget {
             peak: AtomicU64::new(0),
             line: Mutex::new(VecDeque::new()),
             pressure: OnceLock::new(),
+            slabs: Arc::default(),
         })
     }
 
@@ -181,6 +185,11 @@ impl Charge {
     /// How many bytes it stands for.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Where its memory comes from.
+    pub(crate) fn slabs(&self) -> &Arc<Slabs> {
+        &self.budget.slabs
     }
 }
 

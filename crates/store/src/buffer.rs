@@ -1,8 +1,8 @@
-use std::{mem::MaybeUninit, ops::Range, ptr, sync::Arc};
+use std::{ops::Range, ptr, sync::Arc};
 
 use bytes::{BufMut, Bytes, buf::UninitSlice};
 
-use crate::Charge;
+use crate::{Charge, slabs::Memory};
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// and can take slices of it without a copy. The memory is charged to the budget for as long as
 /// anybody holds the buffer or a slice of it.
 pub struct PieceBuffer {
-    memory: ptr::NonNull<MaybeUninit<u8>>,
-    capacity: usize,
+    /// Before the charge: it is dropped first, so that the budget never counts too little.
+    memory: Memory,
     /// Bytes published. Only the writer stores to it, with `Release`; who loads it with `Acquire`
     /// sees the bytes before it.
     filled: AtomicUsize,
@@ -38,17 +38,13 @@ pub struct PieceWriter {
 impl PieceBuffer {
     /// An empty buffer of the charge's size, and the right to fill it.
     pub fn charged(charge: Charge) -> (Arc<Self>, PieceWriter) {
-        let capacity = charge.bytes() as usize;
-        Self::create(capacity, Some(charge))
+        let memory = Memory::new(charge.bytes() as usize, Some(charge.slabs()));
+        Self::create(memory, Some(charge))
     }
 
-    fn create(capacity: usize, charge: Option<Charge>) -> (Arc<Self>, PieceWriter) {
-        let memory = Box::<[u8]>::new_uninit_slice(capacity);
-        // SAFETY: a box's pointer is never null.
-        let memory = unsafe { ptr::NonNull::new_unchecked(Box::into_raw(memory).cast()) };
+    fn create(memory: Memory, charge: Option<Charge>) -> (Arc<Self>, PieceWriter) {
         let buffer = Arc::new(Self {
             memory,
-            capacity,
             filled: AtomicUsize::new(0),
             _charge: charge,
         });
@@ -57,7 +53,7 @@ impl PieceBuffer {
 
     /// How many bytes it can take.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.memory.len()
     }
 
     /// How many bytes are there.
@@ -75,7 +71,7 @@ impl PieceBuffer {
         let len = self.len();
         // SAFETY: `len` bytes were written before they were published with `Release`, and are
         // never written again.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), len) }
+        unsafe { std::slice::from_raw_parts(self.memory.start().as_ptr().cast(), len) }
     }
 
     /// A slice of what is there, without a copy; it keeps the whole buffer alive and charged.
@@ -94,18 +90,9 @@ impl PieceBuffer {
     }
 }
 
-impl Drop for PieceBuffer {
-    fn drop(&mut self) {
-        let slice = ptr::slice_from_raw_parts_mut(self.memory.as_ptr(), self.capacity);
-        // SAFETY: the pointer and length are the ones the box was made with, and nobody else has
-        // them any more.
-        drop(unsafe { Box::from_raw(slice) });
-    }
-}
-
 impl std::fmt::Debug for PieceBuffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PieceBuffer({}/{})", self.len(), self.capacity)
+        write!(f, "PieceBuffer({}/{})", self.len(), self.capacity())
     }
 }
 
@@ -128,7 +115,7 @@ impl PieceWriter {
 
     /// How many bytes still fit.
     pub fn remaining(&self) -> usize {
-        self.buffer.capacity - self.position()
+        self.buffer.capacity() - self.position()
     }
 
     /// How many bytes were appended.
@@ -144,13 +131,13 @@ impl PieceWriter {
     pub fn append(&mut self, bytes: &[u8]) {
         let at = self.position();
         assert!(
-            bytes.len() <= self.buffer.capacity - at,
+            bytes.len() <= self.buffer.capacity() - at,
             "piece buffer overrun"
         );
         // SAFETY: `at + bytes.len()` is within the allocation, and the bytes from `at` on are
         // unpublished, so that only this writer may touch them.
         unsafe {
-            let to = self.buffer.memory.as_ptr().add(at).cast::<u8>();
+            let to = self.buffer.memory.start().as_ptr().add(at).cast::<u8>();
             ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         self.publish(at + bytes.len());
@@ -176,7 +163,9 @@ unsafe impl BufMut for PieceWriter {
     fn chunk_mut(&mut self) -> &mut UninitSlice {
         let (at, len) = (self.position(), self.remaining());
         // SAFETY: in bounds, unpublished, and borrowed from the one writer.
-        unsafe { UninitSlice::from_raw_parts_mut(self.buffer.memory.as_ptr().add(at).cast(), len) }
+        unsafe {
+            UninitSlice::from_raw_parts_mut(self.buffer.memory.start().as_ptr().add(at).cast(), len)
+        }
     }
 }
 
@@ -187,7 +176,7 @@ mod tests {
 
     #[test]
     fn readers_see_what_was_published_and_no_more() {
-        let (buffer, mut writer) = PieceBuffer::create(8, None);
+        let (buffer, mut writer) = PieceBuffer::create(Memory::new(8, None), None);
         writer.append(b"abc");
         let early = buffer.slice(0..3);
         writer.append(b"defgh");
@@ -201,7 +190,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "missing bytes")]
     fn a_slice_of_missing_bytes_is_a_defect() {
-        let (buffer, _writer) = PieceBuffer::create(8, None);
+        let (buffer, _writer) = PieceBuffer::create(Memory::new(8, None), None);
         buffer.slice(0..1);
     }
 
@@ -225,7 +214,7 @@ mod loom_tests {
     #[test]
     fn published_bytes_are_seen_whole() {
         loom::model(|| {
-            let (buffer, mut writer) = PieceBuffer::create(4, None);
+            let (buffer, mut writer) = PieceBuffer::create(Memory::new(4, None), None);
             let thread = loom::thread::spawn(move || {
                 writer.append(b"ab");
                 writer.append(b"cd");

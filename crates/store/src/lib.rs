@@ -3,12 +3,14 @@
 //! - [`Budget`]: one hard cap over everything below, with a fair queue for who has to wait.
 //! - [`PieceBuffer`]: one piece's bytes, appended to by one writer while any number of readers
 //!   take what is there already. A piece in flight is such a buffer that is not full.
+//!   Its memory comes from slabs that the kernel may back by huge pages.
 //! - [`Lru`]: which piece leaves first; a plain state machine.
 //! - [`Store`] and [`TaskPieces`]: what this peer holds and receives, by task, and the news of it.
 //!
 //! Invariants, checked by tests:
 //! 1. The bytes of all live buffers never exceed the budget: a buffer is charged before it is
 //!    allocated, and the charge ends when the last holder (a slow socket too) lets go.
+//!    Memory that is kept for the next piece is not charged and bounded by a few MiB.
 //! 2. Bytes once published by a buffer's writer never change.
 //! 3. A pinned piece is never evicted.
 //! 4. Whoever watches a task learns of each piece that comes or goes, or that it has missed some.
@@ -18,6 +20,7 @@
 mod budget;
 mod buffer;
 mod lru;
+mod slabs;
 mod store;
 mod task;
 

@@ -51,7 +51,15 @@ pub struct TaskPieces {
     shelf: Weak<Shelf>,
     state: Mutex<State>,
     news: broadcast::Sender<Change>,
-    wakers: Mutex<Vec<Weak<Notify>>>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+/// Somebody who waits for bytes.
+#[derive(Debug)]
+struct Waker {
+    notify: Weak<Notify>,
+    /// Whether bytes that are not verified yet are of use to it.
+    unverified: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +82,14 @@ enum Present {
         trusted: bool,
     },
     Held(Arc<PieceBuffer>),
+}
+
+impl Waker {
+    fn wake(&self) {
+        if let Some(notify) = self.notify.upgrade() {
+            notify.notify_one();
+        }
+    }
 }
 
 impl TaskPieces {
@@ -136,17 +152,38 @@ impl TaskPieces {
         (held, receiving, self.news.subscribe())
     }
 
-    /// Has `waker` notified whenever bytes arrive or anything changes, until it is dropped.
+    /// Has `waker` notified whenever bytes arrive or anything changes, until it is dropped. For a
+    /// child, who takes bytes that are not verified yet.
     pub fn wake_on_progress(&self, waker: &Arc<Notify>) {
+        self.add_waker(waker, true);
+    }
+
+    /// As [`TaskPieces::wake_on_progress`], for a reader: it is left asleep while bytes arrive that
+    /// it may not have yet.
+    pub fn wake_on_readable(&self, waker: &Arc<Notify>) {
+        self.add_waker(waker, false);
+    }
+
+    fn add_waker(&self, waker: &Arc<Notify>, unverified: bool) {
         let mut wakers = self.wakers.lock();
-        wakers.retain(|waker| waker.strong_count() > 0);
-        wakers.push(Arc::downgrade(waker));
+        wakers.retain(|waker| waker.notify.strong_count() > 0);
+        wakers.push(Waker {
+            notify: Arc::downgrade(waker),
+            unverified,
+        });
     }
 
     /// Tells everybody who waits that bytes arrived.
     pub fn wake(&self) {
-        for waker in self.wakers.lock().iter().filter_map(Weak::upgrade) {
-            waker.notify_one();
+        for waker in self.wakers.lock().iter() {
+            waker.wake();
+        }
+    }
+
+    /// Tells children that bytes arrived that nobody has verified.
+    pub fn wake_children(&self) {
+        for waker in self.wakers.lock().iter().filter(|waker| waker.unverified) {
+            waker.wake();
         }
     }
 
@@ -164,8 +201,8 @@ impl TaskPieces {
                 Some(Present::Filling {
                     buffer: old,
                     trusted: old_trusted,
-                }) if !Arc::ptr_eq(old, buffer)
-                    && (*old_trusted, old.len()) > (trusted, buffer.len()) =>
+                }) if (Arc::ptr_eq(old, buffer) && *old_trusted == trusted)
+                    || (*old_trusted, old.len()) > (trusted, buffer.len()) =>
                 {
                     return;
                 }
@@ -176,13 +213,17 @@ impl TaskPieces {
                 trusted,
             });
         }
-        self.wake();
+        if trusted {
+            self.wake();
+        } else {
+            self.wake_children();
+        }
     }
 
-    /// The first bytes of a piece came in.
+    /// The first bytes of a piece came in: those who follow the news hear of it. Who waits for
+    /// bytes is woken by [`TaskPieces::wake`] or [`TaskPieces::wake_children`].
     pub fn receiving(&self, piece: PieceIndex) {
         let _ = self.news.send(Change::Receiving(piece));
-        self.wake();
     }
 
     /// The piece is complete and its bytes are right: it goes into the piece data cache.
@@ -314,5 +355,38 @@ impl TaskPieces {
         };
         let _ = self.news.send(Change::Lost(piece));
         Some(buffer)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Budget;
+
+    #[tokio::test]
+    async fn a_reader_sleeps_while_bytes_come_that_it_may_not_have() {
+        let pieces = TaskPieces::new(
+            TaskId::from_bytes([1; 32]),
+            Geometry::new(None),
+            Weak::new(),
+        );
+        let (reader, child) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        pieces.wake_on_readable(&reader);
+        pieces.wake_on_progress(&child);
+        let woken = async |waker: &Notify| {
+            let woken = tokio::time::timeout(Duration::ZERO, waker.notified()).await;
+            woken.is_ok()
+        };
+        let (buffer, _writer) = PieceBuffer::charged(Budget::new(8).try_charge(8).unwrap());
+        let piece = PieceIndex::new(0);
+        pieces.filling(piece, &buffer, false);
+        pieces.wake_children();
+        assert_eq!((woken(&reader).await, woken(&child).await), (false, true));
+        pieces.filling(piece, &buffer, true);
+        assert_eq!((woken(&reader).await, woken(&child).await), (true, true));
+        pieces.seal(piece, buffer);
+        assert_eq!((woken(&reader).await, woken(&child).await), (true, true));
     }
 }
