@@ -38,13 +38,16 @@ fn main() -> ExitCode {
     };
     // On a worker, beside the peer that brings the bytes: the main thread would have to be woken
     // for each piece.
-    let download = runtime.spawn(async move { download::download(&config).await });
+    let mut download = runtime.spawn(async move { download::download(&config).await });
     let result = runtime.block_on(async {
         tokio::select! {
-            result = download => result.unwrap_or_else(|error| {
+            result = &mut download => result.unwrap_or_else(|error| {
                 Err(Error::new(Who::Us, Kind::Internal, format!("stopped: {error}")))
             }),
             () = interrupted() => {
+                // What it has written is taken away when it has ended.
+                download.abort();
+                let _ = download.await;
                 let what = "interrupted; nothing was left under the file's name";
                 Err(Error::new(Who::User, Kind::Cancelled, what))
             }

@@ -188,12 +188,7 @@ impl Driver {
         if let Some(pieces) = driver.handle.pieces.geometry().pieces() {
             driver.feed(Event::Ended { pieces });
         }
-        if solo {
-            driver.feed(Event::LeaseGranted {
-                first: PieceIndex::new(0),
-                end: None,
-            });
-        } else if !driver.ports.control.is_up() {
+        if !solo && !driver.ports.control.is_up() {
             driver.feed(Event::SupernodeDown);
         }
         driver
@@ -346,6 +341,13 @@ impl Driver {
                     until: Instant::now() + CONFIRM,
                 });
                 self.feed(Event::LeaseGranted { first, end: None });
+            }
+            Command::Alone => {
+                self.sync_readers();
+                self.feed(Event::LeaseGranted {
+                    first: PieceIndex::new(0),
+                    end: None,
+                });
             }
             Command::Control(message) => self.control(message),
             Command::SupernodeUp => {

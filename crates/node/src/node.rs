@@ -620,6 +620,10 @@ impl Node {
             };
             let _ = handle.commands.send(learned).await;
         }
+        // Not before: the driver would ask the origin again for what is open already.
+        if self.inner.ports.control.control.is_none() {
+            let _ = handle.commands.send(Command::Alone).await;
+        }
         content.map(Opened::Content)
     }
 

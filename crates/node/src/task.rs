@@ -59,6 +59,8 @@ pub(crate) enum Command {
         start: u64,
         body: OriginBody,
     },
+    /// There is no supernode: all is to come from the origin, what is open already first.
+    Alone,
     /// Anything else the supernode says of this task.
     Control(ToPeer),
     SupernodeUp,
