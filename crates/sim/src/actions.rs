@@ -146,6 +146,7 @@ impl World {
 
     fn fetch(&mut self, s: Index, attempt: AttemptId, piece: PieceIndex, parent: ParentId) {
         let at = parent.0 as Index;
+        let size = self.geometry(s).size(piece) as u32;
         let link = &self.links[at as usize];
         let seat = &mut self.seats[s as usize];
         assert!(link.up, "a request to nobody");
@@ -153,7 +154,8 @@ impl World {
         let from = match seat.flights.get(piece) {
             // All is there and waits for its verdict, or for a better one.
             Some(flight) if flight.complete.is_some() => 0,
-            Some(flight) => flight.bytes,
+            // Of a block whose transfer broke what was taken for there may not have come.
+            Some(flight) => flight.bytes.min(size.saturating_sub(self.scenario.relay)),
             None => 0,
         };
         let request = Request {

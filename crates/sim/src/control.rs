@@ -321,12 +321,11 @@ impl World {
     }
 
     pub(crate) fn pulse(&mut self, s: Index) {
+        let geometry = self.geometry(s);
         let seat = &mut self.seats[s as usize];
         seat.pulse_due = false;
-        let holds = seat
-            .leases
-            .iter()
-            .any(|(first, end)| (end.is_none()) || end.is_some_and(|end| first < end));
+        // An open lease ends with the content.
+        let holds = seat.leases.iter().any(|(first, _)| geometry.has(first));
         if !seat.alive || !holds {
             return;
         }

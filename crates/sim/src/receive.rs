@@ -233,6 +233,7 @@ impl World {
         debug_assert!(flew, "a piece that was not received");
         seat.gained.insert(piece);
         seat.lost.remove(piece);
+        seat.leases.remove(piece, Some(piece.next()));
         self.hosts[host as usize].cache.insert(task, piece);
         self.have_soon(s);
         self.announce(s, News::Holds(piece, 1));

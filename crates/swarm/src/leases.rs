@@ -107,6 +107,11 @@ impl Leases {
         taken
     }
 
+    /// Leases for nothing but what lies past the content's end are done with.
+    pub fn drop_past(&mut self, end: PieceIndex) {
+        self.list.retain(|lease| lease.first < end);
+    }
+
     /// The content ends before `end`.
     pub fn limit(&mut self, end: PieceIndex) {
         self.cut(|_| true, end, None);

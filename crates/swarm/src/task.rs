@@ -337,6 +337,8 @@ impl Task {
             return;
         }
         self.leases.came(peer, piece, now);
+        // Else its holder would be taken for stalled for ever.
+        self.leases.drop_past(PieceIndex::new(self.bound()));
         // It holds the piece, though its next word on what it holds is still to come: otherwise
         // the piece would look free meanwhile.
         if let Some(member) = self.members.get_mut(&peer)
