@@ -158,6 +158,16 @@ pub enum FromPeer {
         /// The piece after the last, or to the end.
         end: Option<PieceIndex>,
     },
+    /// A lease holder's reader has no room for more: somebody else may have the lease from here on.
+    /// The holder goes on with it until it is told that it is over.
+    OfferLease {
+        /// Of which task.
+        task: TaskId,
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
     /// A lease holder lives; this many bytes came from the origin since it last said so.
     Pulse {
         /// Of which task.

@@ -1060,6 +1060,11 @@ impl Driver {
                     });
                 }
             }
+            Action::OfferLease { first, end } => self.say(FromPeer::OfferLease {
+                task: self.handle.id,
+                first,
+                end,
+            }),
             Action::ReturnLease { first, end } => {
                 self.say(FromPeer::ReturnLease {
                     task: self.handle.id,

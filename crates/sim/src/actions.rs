@@ -111,6 +111,10 @@ impl World {
                 let (host, task) = (self.seats[s as usize].host, self.task_id(s));
                 self.report_to_swarm(host, FromPeer::AskLease { task, piece, late });
             }
+            Action::OfferLease { first, end } => {
+                let (host, task) = (self.seats[s as usize].host, self.task_id(s));
+                self.report_to_swarm(host, FromPeer::OfferLease { task, first, end });
+            }
             Action::ReturnLease { first, end } => {
                 self.seats[s as usize].leases.remove(first, end);
                 let (host, task) = (self.seats[s as usize].host, self.task_id(s));

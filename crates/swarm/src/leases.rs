@@ -11,6 +11,8 @@ pub(crate) struct Lease {
     pub alive: Time,
     /// When bytes last came from the origin.
     pub progressed: Time,
+    /// Its holder's reader has no room: whoever wants it may have it.
+    pub offered: bool,
 }
 
 /// The source leases of one task; no piece is in two of them, unless forced.
@@ -62,6 +64,7 @@ impl Leases {
             end,
             alive: now,
             progressed: now,
+            offered: false,
         });
     }
 
@@ -71,7 +74,17 @@ impl Leases {
             lease.alive = now;
             if bytes {
                 lease.progressed = now;
+                lease.offered = false;
             }
+        }
+    }
+
+    /// Whoever wants pieces of a peer's from `first` on may have them.
+    pub fn offer(&mut self, holder: PeerId, first: PieceIndex) {
+        let own = |lease: &&mut Lease| lease.holder == holder;
+        let beyond = |lease: &&mut Lease| lease.end.is_none_or(|end| first < end);
+        for lease in self.list.iter_mut().filter(own).filter(beyond) {
+            lease.offered = true;
         }
     }
 

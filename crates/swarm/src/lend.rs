@@ -43,9 +43,15 @@ impl Task {
         if !self.is_free(piece) {
             return;
         }
+        if let Some(next) = self.next_holder(piece, not, now) {
+            self.grant(next, piece, config, now, out);
+        }
+    }
+
+    /// Who can use the lease from `piece` best.
+    fn next_holder(&self, piece: PieceIndex, not: PeerId, now: Time) -> Option<PeerId> {
         let rested = |member: &Member| member.returned.is_none_or(|at| now.since(at) > RETURN_REST);
-        let next = self
-            .members
+        self.members
             .iter()
             .filter(|(id, member)| **id != not && !member.reader_bound && rested(member))
             .filter(|(_, member)| member.withheld.is_none())
@@ -57,10 +63,7 @@ impl Task {
                     **id,
                 )
             })
-            .map(|(&id, _)| id);
-        if let Some(next) = next {
-            self.grant(next, piece, config, now, out);
-        }
+            .map(|(&id, _)| id)
     }
 
     /// Leases the pieces from `first` up to what somebody holds or has a lease for.
@@ -142,7 +145,11 @@ impl Task {
             return;
         }
         if let Some(lease) = self.leases.holder(piece).cloned() {
-            if now.since(lease.alive) > config.lease_timeout
+            if lease.offered && now.since(lease.alive) <= config.lease_timeout {
+                self.end_lease(lease.holder, piece, lease.end, out);
+                self.leases.give_back(lease.holder, piece, lease.end);
+                self.grant(peer, piece, config, now, out);
+            } else if now.since(lease.alive) > config.lease_timeout
                 || now.since(lease.progressed) > config.stall_timeout
             {
                 self.move_leases(lease.holder, Some(peer), config, now, out);
@@ -212,6 +219,27 @@ impl Task {
         self.tell_parents(config, None, out);
     }
 
+    /// A holder's reader has no room for more. If nobody else can use the lease it stays where it is.
+    pub(crate) fn offered(
+        &mut self,
+        peer: PeerId,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        if !self.leases.holds(peer, first) {
+            return;
+        }
+        if self.next_holder(first, peer, now).is_some() {
+            self.end_lease(peer, first, end, out);
+            self.give_back(peer, first, end, config, now, out);
+        } else {
+            self.leases.offer(peer, first);
+        }
+    }
+
     /// Takes the leases of a holder that stalls away, and gives them to `to` or the best other.
     pub(crate) fn move_leases(
         &mut self,
@@ -245,7 +273,7 @@ impl Task {
             .iter()
             .filter(|lease| {
                 now.since(lease.alive) > config.lease_timeout
-                    || now.since(lease.progressed) > config.stall_timeout
+                    || (!lease.offered && now.since(lease.progressed) > config.stall_timeout)
             })
             .map(|lease| lease.holder)
             .collect();

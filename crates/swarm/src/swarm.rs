@@ -210,6 +210,11 @@ impl Swarm {
                     task.give_back(peer, first, end, config, now, out);
                 });
             }
+            FromPeer::OfferLease { task, first, end } => {
+                self.in_task(task, |task, config, now, out| {
+                    task.offered(peer, first, end, config, now, out);
+                });
+            }
             FromPeer::Pulse { task, bytes } => {
                 self.in_task(task, |task, _, now, _| task.pulse(peer, bytes, now));
             }

@@ -91,6 +91,11 @@ fn message(what: u8, n: u32) -> FromPeer {
             piece: piece(n / 3),
             late: n.is_multiple_of(2),
         },
+        8 if n.is_multiple_of(2) => FromPeer::OfferLease {
+            task,
+            first: piece(n / 11),
+            end: end(n),
+        },
         8 => FromPeer::ReturnLease {
             task,
             first: piece(n / 3),

@@ -244,6 +244,7 @@ impl Picker {
         run.next = piece;
         run.receiving = true;
         run.blocked_since = None;
+        run.offered = false;
         self.work.entry(piece).or_default().run = Some(run.id);
         true
     }

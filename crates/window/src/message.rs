@@ -306,6 +306,14 @@ pub enum Action {
         /// The piece after the last, or to the end.
         end: Option<PieceIndex>,
     },
+    /// Tell the supernode that somebody else may have the lease from this piece on. The transfer
+    /// waits for its reader meanwhile.
+    OfferLease {
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
     /// A window needs the piece from now on: do not evict it.
     Pin {
         /// Which.

@@ -85,13 +85,11 @@ impl Picker {
                 && supernode == Supernode::Up
                 && self.leases.contains(start)
             {
-                if now.since(since) >= returns {
-                    let run = self.runs.remove(at);
-                    self.actions.push_back(Action::StopRun { run: run.id });
-                    self.return_leases(start);
-                    continue;
+                if now.since(since) < returns {
+                    self.wake_at(since + returns);
+                } else if !std::mem::replace(&mut self.runs[at].offered, true) {
+                    self.offer_leases(start);
                 }
-                self.wake_at(since + returns);
             }
             at += 1;
         }
@@ -163,6 +161,7 @@ impl Picker {
                 goal,
                 receiving: false,
                 blocked_since: None,
+                offered: false,
             });
             self.actions.push_back(Action::OpenRun {
                 run,
@@ -226,16 +225,26 @@ impl Picker {
         self.drop_idle_work();
     }
 
-    pub(crate) fn return_leases(&mut self, from: PieceIndex) {
-        let returned: Vec<_> = self
-            .leases
+    fn leases_from(&self, from: PieceIndex) -> Vec<(PieceIndex, Option<PieceIndex>)> {
+        self.leases
             .iter()
             .filter(|&(_, end)| end.is_none_or(|end| end > from))
             .map(|(first, end)| (first.max(from), end))
-            .collect();
-        for (first, end) in returned {
+            .collect()
+    }
+
+    pub(crate) fn return_leases(&mut self, from: PieceIndex) {
+        for (first, end) in self.leases_from(from) {
             self.leases.remove(first, end);
             self.actions.push_back(Action::ReturnLease { first, end });
+        }
+    }
+
+    /// The reader has no room. A transfer that waits costs nothing; one that is opened anew for each
+    /// window costs the origin what it had sent ahead.
+    fn offer_leases(&mut self, from: PieceIndex) {
+        for (first, end) in self.leases_from(from) {
+            self.actions.push_back(Action::OfferLease { first, end });
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Run {
     pub receiving: bool,
     /// Since when it has had nothing it may do.
     pub blocked_since: Option<Time>,
+    /// The supernode knows that.
+    pub offered: bool,
 }
 
 impl Run {

@@ -129,6 +129,9 @@ impl World {
                 assert!(self.supernode, "nobody is there to ask");
                 self.asked_lease.push(piece.get());
             }
+            Action::OfferLease { first, .. } => {
+                assert!(self.leased.contains(&first.get()), "not its to offer");
+            }
             Action::ReturnLease { first, end } => {
                 let end = end.map_or(PIECES, PieceIndex::get);
                 self.leased

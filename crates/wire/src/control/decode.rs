@@ -133,6 +133,11 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 let task = id("a task", &m.task)?;
                 FromPeer::ReturnLease { task, first, end }
             }
+            Kind::OfferLease(m) => {
+                let (first, end) = span(m.pieces)?;
+                let task = id("a task", &m.task)?;
+                FromPeer::OfferLease { task, first, end }
+            }
             Kind::Pulse(m) => FromPeer::Pulse {
                 task: id("a task", &m.task)?,
                 bytes: m.bytes,

@@ -74,6 +74,7 @@ impl From<FromPeer> for proto::FromPeer {
             FromPeer::ReturnLease { task, first, end } => {
                 Kind::ReturnLease(span(&task, first, end))
             }
+            FromPeer::OfferLease { task, first, end } => Kind::OfferLease(span(&task, first, end)),
             FromPeer::Pulse { task, bytes } => Kind::Pulse(proto::Pulse {
                 task: task_bytes(&task),
                 bytes,

@@ -70,6 +70,7 @@ impl Bounded for FromPeer {
             | FromPeer::Ended { .. }
             | FromPeer::AskLease { .. }
             | FromPeer::ReturnLease { .. }
+            | FromPeer::OfferLease { .. }
             | FromPeer::Pulse { .. }
             | FromPeer::Trouble { .. }
             | FromPeer::Poison { .. }

@@ -211,6 +211,7 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
             late
         }),
         span().prop_map(|(task, first, end)| FromPeer::ReturnLease { task, first, end }),
+        span().prop_map(|(task, first, end)| FromPeer::OfferLease { task, first, end }),
         (task(), any::<u64>()).prop_map(|(task, bytes)| FromPeer::Pulse { task, bytes }),
         (task(), peer(), trouble).prop_map(|(task, peer, trouble)| FromPeer::Trouble {
             task,
