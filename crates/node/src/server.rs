@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use pantala_core::{BLOCK_MAX, PeerId, PieceIndex, PieceSet, Result, TaskId};
-use pantala_store::{Change, Slot};
+use pantala_store::{Change, Claim, Slot};
 use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent, data_header};
 use tokio::{
     io::AsyncWriteExt,
@@ -163,6 +163,8 @@ struct Request {
     sent: usize,
     urgency: u32,
     since: Instant,
+    /// Keeps the piece here as long as that is possible; `None` while the task is unknown.
+    claim: Option<Claim>,
     _level: Level,
 }
 
@@ -278,6 +280,10 @@ impl Child<'_> {
                     sent: offset as usize,
                     urgency,
                     since: Instant::now(),
+                    claim: self
+                        .followed
+                        .get(&task)
+                        .map(|followed| followed.handle.pieces.claim(piece)),
                     _level: self.server.metrics.request(),
                 });
             }
@@ -301,6 +307,9 @@ impl Child<'_> {
             return false;
         };
         handle.pieces.wake_on_progress(&self.waker);
+        for request in self.requests.iter_mut().filter(|found| found.task == task) {
+            request.claim = Some(handle.pieces.claim(request.piece));
+        }
         self.followed.insert(task, Followed { handle, news: None });
         true
     }
