@@ -156,6 +156,15 @@ struct Followed {
     news: Option<broadcast::Receiver<Change>>,
 }
 
+impl Followed {
+    /// Whether a piece of which so many bytes were sent is not here and will not come.
+    fn is_hopeless(&self, piece: PieceIndex, sent: usize) -> bool {
+        // Bytes that were sent and are gone were wrong or given up.
+        matches!(self.handle.pieces.slot(piece), Slot::Missing)
+            && (sent > 0 || !self.handle.planned.lock().covers(piece))
+    }
+}
+
 struct Request {
     number: u32,
     task: TaskId,
@@ -273,17 +282,21 @@ impl Child<'_> {
                     return;
                 }
                 self.know(task);
+                let followed = self.followed.get(&task);
+                let sent = offset as usize;
+                // Said at once, whatever is more urgent: the child can ask somebody else.
+                if followed.is_some_and(|followed| followed.is_hopeless(piece, sent)) {
+                    self.refuse(request, Refusal::NotHere);
+                    return;
+                }
                 self.requests.push(Request {
                     number: request,
                     task,
                     piece,
-                    sent: offset as usize,
+                    sent,
                     urgency,
                     since: Instant::now(),
-                    claim: self
-                        .followed
-                        .get(&task)
-                        .map(|followed| followed.handle.pieces.claim(piece)),
+                    claim: followed.map(|followed| followed.handle.pieces.claim(piece)),
                     _level: self.server.metrics.request(),
                 });
             }
@@ -417,8 +430,7 @@ impl Child<'_> {
                     (buffer, complete)
                 }
                 Slot::Missing => {
-                    // Bytes that were sent and are gone were wrong or given up.
-                    if request.sent > 0 || !followed.handle.planned.lock().covers(request.piece) {
+                    if followed.is_hopeless(request.piece, request.sent) {
                         return Next::Refuse { at };
                     }
                     continue;

@@ -278,7 +278,7 @@ impl Keep {
 
     /// What is not recent any more stands with the rest.
     fn settle(&mut self) {
-        while self.recent.len() > (self.len / RECENT).max(1) {
+        while self.recent.len() > self.len / RECENT {
             let Some((_, &(task, piece))) = self.recent.first_key_value() else {
                 return;
             };
