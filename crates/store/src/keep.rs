@@ -46,8 +46,8 @@ pub struct Keep {
 
 type Name = (TaskId, PieceIndex);
 
-/// One of so many pieces is kept for having been needed last. More would cost: it is the same
-/// pieces at all peers in step.
+/// One of so many pieces, and at least one, is kept for having been needed last. More would cost:
+/// it is the same pieces at all peers in step.
 const RECENT: usize = 32;
 
 #[derive(Debug)]
@@ -278,7 +278,7 @@ impl Keep {
 
     /// What is not recent any more stands with the rest.
     fn settle(&mut self) {
-        while self.recent.len() > self.len / RECENT {
+        while self.recent.len() > (self.len / RECENT).max(1) {
             let Some((_, &(task, piece))) = self.recent.first_key_value() else {
                 return;
             };

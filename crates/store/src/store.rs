@@ -227,6 +227,25 @@ mod tests {
         assert!(holds(&pieces, 0) && !holds(&pieces, 1));
     }
 
+    #[test]
+    fn what_a_child_waits_for_stays_while_there_is_anything_else() {
+        let (store, pieces) = store(40);
+        let claim = pieces.claim(PieceIndex::new(0));
+        for i in [0, 1, 9, 10] {
+            put(&store, &pieces, i, 10);
+        }
+        let rooms: Vec<_> = (0..3).map(|_| store.budget().try_charge(10)).collect();
+        assert!(rooms.iter().all(Option::is_some));
+        // The one claimed, and those it is about to ask for, go last; but go, when all else has.
+        let left: Vec<u32> = [0, 1, 9, 10]
+            .into_iter()
+            .filter(|&i| holds(&pieces, i))
+            .collect();
+        assert_eq!(left, [1]);
+        drop(claim);
+        assert!(store.budget().try_charge(10).is_some());
+    }
+
     #[tokio::test]
     async fn an_unpinned_piece_makes_room_for_who_waits() {
         let (store, pieces) = store(10);

@@ -84,12 +84,16 @@ impl Entry {
 }
 
 /// A child waits for the piece: while this lives, it leaves the cache only when nothing else is
-/// left to make room.
+/// left to make room, and so do the next [`AHEAD`], which the child is about to ask for.
 #[derive(Debug)]
 pub struct Claim {
     pieces: Arc<TaskPieces>,
     piece: PieceIndex,
 }
+
+/// Pieces behind a claimed one that are kept for the same child. A child in step is behind by less
+/// than its window, unless that is small or the child has just been held up.
+const AHEAD: u32 = 4;
 
 impl Drop for Claim {
     fn drop(&mut self) {
@@ -321,18 +325,21 @@ impl TaskPieces {
     fn set_claim(&self, piece: PieceIndex, more: bool) {
         let shelf = self.shelf.upgrade();
         let mut state = self.state.lock();
-        let entry = state.slots.entry(piece).or_default();
-        entry.claims = if more {
-            entry.claims + 1
-        } else {
-            // What was closed meanwhile has forgotten its claims.
-            entry.claims.saturating_sub(1)
-        };
-        if let (Some(Present::Held(_)), Some(shelf)) = (&entry.slot, &shelf) {
-            shelf.claimed(self.id, piece, entry.claims > 0);
-        }
-        if entry.is_idle() {
-            state.slots.remove(&piece);
+        let last = piece.get().saturating_add(AHEAD);
+        for piece in (piece.get()..=last).map(PieceIndex::new) {
+            let entry = state.slots.entry(piece).or_default();
+            entry.claims = if more {
+                entry.claims + 1
+            } else {
+                // What was closed meanwhile has forgotten its claims.
+                entry.claims.saturating_sub(1)
+            };
+            if let (Some(Present::Held(_)), Some(shelf)) = (&entry.slot, &shelf) {
+                shelf.claimed(self.id, piece, entry.claims > 0);
+            }
+            if entry.is_idle() {
+                state.slots.remove(&piece);
+            }
         }
         // The last to know the shelf gives its memory back, which takes other locks.
         drop(state);

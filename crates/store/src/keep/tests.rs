@@ -19,7 +19,12 @@ fn the_least_recently_used_leaves_first() {
     for eviction in [Eviction::Lru, Eviction::Swarm] {
         let mut keep = filled(eviction, 3);
         keep.touch(TASK, PieceIndex::new(0));
-        assert_eq!(order(&keep), [1, 2, 0]);
+        let expected = match eviction {
+            Eviction::Lru => [1, 2, 0],
+            // What was needed by a window last stays, whatever is sent to children.
+            Eviction::Swarm => [1, 0, 2],
+        };
+        assert_eq!(order(&keep), expected);
     }
 }
 
@@ -221,7 +226,7 @@ impl Naive {
             Op::Turn(at, of) => self.turn = Some(Turn::new(at, of)),
             Op::Remove(piece) => self.list.retain(|item| item.piece != piece),
         }
-        let room = self.list.len() / RECENT;
+        let room = (self.list.len() / RECENT).max(1);
         let free = |item: &Item| item.pins == 0 && !item.claimed && item.recent;
         let over = self
             .list
