@@ -32,7 +32,7 @@ pub(crate) struct Keepers {
     of: u32,
     /// Who was told to be the only one that holds the piece.
     told: BTreeMap<PieceIndex, PeerId>,
-    /// Pieces that have come down to one copy, or up to many.
+    /// Pieces that have come down to one copy, or whose keeper has let go of them.
     changed: BTreeSet<PieceIndex>,
     /// Pieces that nobody held and somebody does now.
     fresh: Vec<PieceIndex>,
@@ -45,8 +45,6 @@ pub(crate) struct Keepers {
 /// Up to so many members are told at once when their number changes; more when it has changed by
 /// a quarter: a swarm that grows tells each member a handful of times.
 const FEW: u32 = 16;
-/// With so many copies nobody in particular must keep one.
-const MANY: u32 = 4;
 /// A new piece that has one copy for so long is not on its way to others.
 const ALONE: Duration = Duration::from_millis(250);
 /// New pieces that are kept account of; about others it is said that they have one copy only when
@@ -140,8 +138,16 @@ impl Task {
             0 => drop(keepers.told.remove(&piece)),
             1 if more && keepers.fresh.len() < NEW => keepers.fresh.push(piece),
             1 if !more => drop(keepers.changed.insert(piece)),
-            MANY if keepers.told.contains_key(&piece) => drop(keepers.changed.insert(piece)),
             _ => {}
+        }
+    }
+
+    /// A member let go of a piece: if it was told to keep that, another is to.
+    pub(crate) fn lost(&mut self, peer: PeerId, piece: PieceIndex) {
+        let keepers = &mut self.keepers;
+        if keepers.told.get(&piece) == Some(&peer) {
+            keepers.told.remove(&piece);
+            keepers.changed.insert(piece);
         }
     }
 
@@ -164,7 +170,9 @@ impl Task {
             && now.since(since) >= ALONE
         {
             keepers.risen.pop_front();
-            keepers.changed.insert(piece);
+            if self.copies.get(piece.get() as usize) == Some(&1) {
+                keepers.changed.insert(piece);
+            }
         }
         if keepers.changed.is_empty() && keepers.joined.is_empty() {
             return;
@@ -175,20 +183,15 @@ impl Task {
             of_peer.insert(piece);
         };
         for piece in std::mem::take(&mut self.keepers.changed) {
-            let copies = self.copies(piece);
-            if copies == 1 && self.members.len() > 1 {
-                let holder = |member: &&crate::task::Member| member.held.contains(piece);
-                let holder = self.members.iter().find(|(_, member)| holder(member));
-                if let Some((&holder, _)) = holder
-                    && self.keepers.told.insert(piece, holder) != Some(holder)
-                {
-                    say(holder, Copies::Sole, piece);
-                }
-            } else if copies >= MANY
-                && let Some(told) = self.keepers.told.remove(&piece)
-                && self.members.contains_key(&told)
-            {
-                say(told, Copies::Several, piece);
+            let told = self.keepers.told.get(&piece);
+            let kept = told.and_then(|told| self.members.get(told));
+            if kept.is_some_and(|member| member.held.contains(piece)) {
+                continue;
+            }
+            let mut members = self.members.iter();
+            if let Some((&holder, _)) = members.find(|(_, member)| member.held.contains(piece)) {
+                self.keepers.told.insert(piece, holder);
+                say(holder, Copies::Sole, piece);
             }
         }
         for (peer, pieces) in std::mem::take(&mut self.keepers.joined) {

@@ -276,8 +276,9 @@ impl Task {
                 if changed {
                     member.pace.gained += u32::from(more);
                     self.count(piece, more);
-                    if more {
-                        self.gained(peer, piece);
+                    match more {
+                        true => self.gained(peer, piece),
+                        false => self.lost(peer, piece),
                     }
                 }
             }
