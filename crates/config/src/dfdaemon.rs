@@ -19,7 +19,7 @@ use crate::{
     flag::{AnyFlag, Arity, Flag, Group},
     shared::{self, clash},
     sources::Values,
-    types::{HostPort, Window},
+    types::{Cache, HostPort, Window},
     value,
 };
 
@@ -51,6 +51,7 @@ static LABEL: Flag<(String, String)> = shared::LABEL;
 static UPLOADS: Flag<usize> = shared::UPLOADS;
 static MEMORY: Flag<u64> = shared::MEMORY.default("512MiB");
 static WINDOW: Flag<Window> = shared::WINDOW;
+static CACHE: Flag<Cache> = shared::CACHE;
 
 static DRAIN: Flag<Duration> = Flag::text("drain", "DURATION", Group::Limits, value::duration)
     .default("10s")
@@ -80,6 +81,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &UPLOADS,
     &MEMORY,
     &WINDOW,
+    &CACHE,
     &DRAIN,
     &FILTER_QUERY,
     &CA,
@@ -129,6 +131,8 @@ pub struct DfdaemonConfig {
     pub memory: u64,
     /// The window's size; a fixed one fits the budget.
     pub window: Window,
+    /// Which pieces leave memory first.
+    pub cache: Cache,
     /// How long running streams may finish at a graceful stop; may be zero.
     pub drain: Duration,
     /// Query parameters left out of a URL's identity.
@@ -161,6 +165,7 @@ impl fmt::Debug for DfdaemonConfig {
             .field("advertise", &self.advertise)
             .field("memory", &self.memory)
             .field("window", &self.window)
+            .field("cache", &self.cache)
             .finish_non_exhaustive()
     }
 }
@@ -200,6 +205,7 @@ impl DfdaemonConfig {
             uploads: values.one(&UPLOADS)?,
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,
+            cache: values.one(&CACHE)?,
             drain: values.one(&DRAIN)?,
             filter_query: values.list(&FILTER_QUERY)?,
             ca: values.list(&CA)?,

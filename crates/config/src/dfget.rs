@@ -21,7 +21,7 @@ use crate::{
     flag::{AnyFlag, Arity, Flag, Group, Reach},
     shared::{self, clash},
     sources::{Values, bad_input},
-    types::{DaemonUse, HostPort, Output, Range, Window},
+    types::{Cache, DaemonUse, HostPort, Output, Range, Window},
     value,
 };
 
@@ -74,6 +74,7 @@ static LABEL: Flag<(String, String)> = shared::LABEL;
 static UPLOADS: Flag<usize> = shared::UPLOADS;
 static MEMORY: Flag<u64> = shared::MEMORY.default("256MiB");
 static WINDOW: Flag<Window> = shared::WINDOW;
+static CACHE: Flag<Cache> = shared::CACHE;
 
 static LIMIT_RATE: Flag<u64> = Flag::text("limit-rate", "SIZE", Group::Limits, value::rate)
     .default_words("no limit")
@@ -118,6 +119,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &UPLOADS,
     &MEMORY,
     &WINDOW,
+    &CACHE,
     &LIMIT_RATE,
     &TIMEOUT,
     &HEADER,
@@ -180,6 +182,8 @@ pub struct DfgetConfig {
     pub memory: u64,
     /// The window's size; a fixed one fits the budget.
     pub window: Window,
+    /// Which pieces leave memory first.
+    pub cache: Cache,
     /// Bytes per second, never 0.
     pub limit_rate: Option<u64>,
     /// Longest time for the whole download.
@@ -213,6 +217,7 @@ impl fmt::Debug for DfgetConfig {
             .field("daemon", &self.daemon)
             .field("memory", &self.memory)
             .field("window", &self.window)
+            .field("cache", &self.cache)
             .finish_non_exhaustive()
     }
 }
@@ -267,6 +272,7 @@ impl DfgetConfig {
             uploads: values.one(&UPLOADS)?,
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,
+            cache: values.one(&CACHE)?,
             limit_rate: values.maybe(&LIMIT_RATE)?,
             timeout: values.maybe(&TIMEOUT)?,
             headers,

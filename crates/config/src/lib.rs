@@ -32,7 +32,7 @@ pub use dfget::DfgetConfig;
 pub use exit::{EXIT_CODES, Exit, ExitCodeRow, exit_code};
 pub use shared::MIN_MEMORY;
 pub use supernode::SupernodeConfig;
-pub use types::{DaemonUse, HostPort, Output, Range, Window};
+pub use types::{Cache, DaemonUse, HostPort, Output, Range, Window};
 
 use command::Program;
 

@@ -7,7 +7,7 @@ use pantala_core::{Error, Kind, MIN_PIECE, Who, format_size};
 use crate::{
     flag::{Arity, Flag, Group, Reach},
     sources::Values,
-    types::{HostPort, Window},
+    types::{Cache, HostPort, Window},
     value,
 };
 
@@ -50,6 +50,14 @@ pub(crate) const WINDOW: Flag<Window> =
     Flag::text("window", "auto|PIECES", Group::Limits, value::window)
         .default("auto")
         .help("How many pieces a download runs ahead of its reader");
+
+pub(crate) const CACHE: Flag<Cache> = Flag::text("cache", "lru|swarm", Group::Limits, value::cache)
+    .default("swarm")
+    .help("Which pieces leave memory first")
+    .more(
+        "lru: what was used least recently. swarm: what other peers keep, so that peers that read \
+         the same together hold more of it than each of them has room for.",
+    );
 
 pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
     .arity(Arity::Paths)

@@ -33,6 +33,16 @@ pub enum Window {
     Pieces(NonZeroU32),
 }
 
+/// Which pieces leave memory first when there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Cache {
+    /// What this peer used least recently.
+    Lru,
+    /// What other peers keep.
+    #[default]
+    Swarm,
+}
+
 /// Whether `dfget` downloads through the dfdaemon of its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DaemonUse {

@@ -17,7 +17,7 @@ use url::Url;
 use crate::{
     flag::Bad,
     shared::MIN_MEMORY,
-    types::{DaemonUse, HostPort, Output, Range, Window},
+    types::{Cache, DaemonUse, HostPort, Output, Range, Window},
 };
 
 pub(crate) fn switch(text: &str) -> Result<bool, Bad> {
@@ -116,6 +116,14 @@ pub(crate) fn window(text: &str) -> Result<Window, Bad> {
     pieces
         .map(Window::Pieces)
         .ok_or_else(|| Bad::new("not a window", "give auto or a number of pieces from 1"))
+}
+
+pub(crate) fn cache(text: &str) -> Result<Cache, Bad> {
+    match text {
+        "lru" => Ok(Cache::Lru),
+        "swarm" => Ok(Cache::Swarm),
+        _ => Err(Bad::new("no such order", "give lru or swarm")),
+    }
 }
 
 pub(crate) fn daemon(text: &str) -> Result<DaemonUse, Bad> {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId};
+use crate::{ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Turn};
 
 /// Consecutive pieces: the first, and how many.
 pub type PieceRun = (PieceIndex, u32);
@@ -219,6 +219,18 @@ pub struct Known {
     pub parents: Parents,
 }
 
+/// What a peer is told of who else has a piece that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Copies {
+    /// Nothing that its [`Turn`] does not say.
+    #[default]
+    Several,
+    /// Nobody: this peer keeps it as long as it can.
+    Sole,
+    /// Another peer was told that it holds the last copy, and keeps that.
+    Kept,
+}
+
 /// The supernode to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToPeer {
@@ -293,6 +305,22 @@ pub enum ToPeer {
     Poisoned {
         /// Which task.
         task: TaskId,
+    },
+    /// The peer's place among those who keep the task's pieces; replaces what was said before.
+    Turn {
+        /// Of which task.
+        task: TaskId,
+        /// Its place.
+        turn: Turn,
+    },
+    /// Who else has pieces that this peer holds.
+    Copies {
+        /// Of which task.
+        task: TaskId,
+        /// Which.
+        pieces: Vec<PieceRun>,
+        /// Who has them.
+        copies: Copies,
     },
     /// The supernode does not know this peer's task: send [`FromPeer::Resume`].
     Unknown {

@@ -15,6 +15,7 @@ mod meta;
 mod pieces;
 mod size;
 mod time;
+mod turn;
 
 pub use digest::{ContentDigest, ContentHasher, DigestParseError, PieceDigest};
 pub use error::{Error, Kind, Result, Who};
@@ -24,3 +25,4 @@ pub use meta::{ContentMeta, Validators};
 pub use pieces::PieceSet;
 pub use size::{SizeParseError, format_size, parse_size};
 pub use time::Time;
+pub use turn::Turn;

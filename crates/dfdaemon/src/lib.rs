@@ -15,9 +15,9 @@ use std::{
     time::Instant,
 };
 
-use pantala_config::{DfdaemonConfig, HostPort, Window};
+use pantala_config::{Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
-use pantala_node::{Node, NodeConfig};
+use pantala_node::{Eviction, Node, NodeConfig};
 use pantala_origin::OriginConfig;
 use pantala_proxy::{Proxy, ProxyConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,6 +107,10 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
         window: match config.window {
             Window::Auto => None,
             Window::Pieces(pieces) => Some(pieces.get()),
+        },
+        cache: match config.cache {
+            Cache::Lru => Eviction::Lru,
+            Cache::Swarm => Eviction::Swarm,
         },
         uploads: config.uploads,
         origin: OriginConfig {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pantala_config::{DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Window};
+use pantala_config::{Cache, DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Window};
 use pantala_core::{Error, Kind, Result, Who};
-use pantala_node::{ContentRequest, Node, NodeConfig, Opened, Range, StreamIo, Totals};
+use pantala_node::{ContentRequest, Eviction, Node, NodeConfig, Opened, Range, StreamIo, Totals};
 use pantala_origin::{OriginBody, OriginConfig};
 use pantala_proxy::api::{
     StreamRequest,
@@ -183,6 +183,10 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
         window: match config.window {
             Window::Auto => None,
             Window::Pieces(pieces) => Some(pieces.get()),
+        },
+        cache: match config.cache {
+            Cache::Lru => Eviction::Lru,
+            Cache::Swarm => Eviction::Swarm,
         },
         uploads: config.uploads,
         origin: OriginConfig {

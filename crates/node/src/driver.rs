@@ -6,7 +6,7 @@ use std::{
 
 use pantala_core::{
     ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, Who,
-    control::{FromPeer, Known, Parents, PeerAddr, PieceRun, Resume, ToPeer, Trouble},
+    control::{Copies, FromPeer, Known, Parents, PeerAddr, PieceRun, Resume, ToPeer, Trouble},
 };
 use pantala_origin::{OriginBody, OriginClient};
 use pantala_store::{Change, PieceBuffer, PieceWriter, Store};
@@ -471,11 +471,31 @@ impl Driver {
             ToPeer::Ended { length, .. } => self.ended(length),
             ToPeer::Poisoned { .. } => self.poisoned = true,
             ToPeer::Unknown { .. } => self.resume(),
+            ToPeer::Turn { turn, .. } => self.ports.store.turn(&self.handle.id, turn),
+            ToPeer::Copies { pieces, copies, .. } => self.copies(pieces, copies),
             ToPeer::Known { .. }
             | ToPeer::Learn { .. }
             | ToPeer::Direct { .. }
             | ToPeer::Refused { .. } => {}
         }
+    }
+
+    /// Who else has pieces that are held here, for the order in which they leave.
+    fn copies(&self, pieces: Vec<PieceRun>, copies: Copies) {
+        let end = self.pieces_max();
+        for (first, count) in pieces {
+            let last = first.get().saturating_add(count).min(end);
+            for piece in (first.get()..last).map(PieceIndex::new) {
+                self.ports.store.copies(&self.handle.id, piece, copies);
+            }
+        }
+    }
+
+    /// The piece after the last that there can be: what somebody claims must not make us count to
+    /// four billion.
+    fn pieces_max(&self) -> u32 {
+        let pieces = self.handle.pieces.geometry().pieces();
+        pieces.unwrap_or(PIECES_MAX).min(PIECES_MAX)
     }
 
     fn known(&mut self, known: Known) {
@@ -685,6 +705,12 @@ impl Driver {
     fn report_reader(&mut self, now: Instant) {
         let windows = self.picker.snapshot().windows;
         let Some(position) = windows.iter().map(|window| window.1).min() else {
+            // Nobody reads any more: this peer gets no more pieces.
+            if self.last_source.is_some()
+                && let Some(end) = self.handle.pieces.geometry().pieces()
+            {
+                self.announcer.reader(PieceIndex::new(end), false);
+            }
             return;
         };
         let slow = windows
@@ -864,14 +890,7 @@ impl Driver {
             return;
         };
         let parent = linked.id;
-        // What a peer claims must not make us count to four billion.
-        let end = self
-            .handle
-            .pieces
-            .geometry()
-            .pieces()
-            .unwrap_or(PIECES_MAX)
-            .min(PIECES_MAX);
+        let end = self.pieces_max();
         for (first, count) in runs {
             let count = count.min(end.saturating_sub(first.get()));
             if count > 0 {

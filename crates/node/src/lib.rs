@@ -31,4 +31,5 @@ mod task;
 
 pub use metrics::{Metrics, Totals};
 pub use node::{Content, ContentRequest, Node, NodeConfig, Opened, Range, StreamView};
+pub use pantala_store::Eviction;
 pub use stream::StreamIo;

@@ -15,7 +15,7 @@ use pantala_core::{
 use pantala_origin::{
     OriginClient, OriginConfig, OriginRequest, OriginResponse, Revalidation, carries_credentials,
 };
-use pantala_store::{Budget, Charge, Store};
+use pantala_store::{Budget, Charge, Eviction, Store};
 use pantala_window::{Config as WindowConfig, Picker, Snapshot, WindowSize};
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
 use parking_lot::Mutex;
@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub memory: u64,
     /// A fixed window in pieces; adaptive when `None`.
     pub window: Option<u32>,
+    /// Which pieces leave the cache first.
+    pub cache: Eviction,
     /// Transfers to children at once.
     pub uploads: usize,
     /// How origins are spoken to.
@@ -222,7 +224,7 @@ impl Node {
         })?;
         let peer = PeerId::from_bytes(rand::random());
         let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let store = Store::new(Budget::new(config.memory));
+        let store = Store::new(Budget::new(config.memory), config.cache);
         let metrics = Metrics::new();
         let tasks: Arc<Tasks> = Arc::default();
         let (readers, readers_seen) = watch::channel(0);
@@ -910,6 +912,8 @@ impl Node {
             | ToPeer::Lease { task, .. }
             | ToPeer::LeaseEnded { task, .. }
             | ToPeer::Ended { task, .. }
+            | ToPeer::Turn { task, .. }
+            | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
             | ToPeer::Unknown { task } => *task,
         };

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use pantala_core::{BLOCK_MAX, PeerId, PieceIndex, PieceSet, Result, TaskId};
-use pantala_store::{Change, Slot};
+use pantala_store::{Change, Claim, Slot};
 use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent, data_header};
 use tokio::{
     io::AsyncWriteExt,
@@ -156,6 +156,15 @@ struct Followed {
     news: Option<broadcast::Receiver<Change>>,
 }
 
+impl Followed {
+    /// Whether a piece of which so many bytes were sent is not here and will not come.
+    fn is_hopeless(&self, piece: PieceIndex, sent: usize) -> bool {
+        // Bytes that were sent and are gone were wrong or given up.
+        matches!(self.handle.pieces.slot(piece), Slot::Missing)
+            && (sent > 0 || !self.handle.planned.lock().covers(piece))
+    }
+}
+
 struct Request {
     number: u32,
     task: TaskId,
@@ -163,6 +172,8 @@ struct Request {
     sent: usize,
     urgency: u32,
     since: Instant,
+    /// Keeps the piece here as long as that is possible; `None` while the task is unknown.
+    claim: Option<Claim>,
     _level: Level,
 }
 
@@ -271,13 +282,21 @@ impl Child<'_> {
                     return;
                 }
                 self.know(task);
+                let followed = self.followed.get(&task);
+                let sent = offset as usize;
+                // Said at once, whatever is more urgent: the child can ask somebody else.
+                if followed.is_some_and(|followed| followed.is_hopeless(piece, sent)) {
+                    self.refuse(request, Refusal::NotHere);
+                    return;
+                }
                 self.requests.push(Request {
                     number: request,
                     task,
                     piece,
-                    sent: offset as usize,
+                    sent,
                     urgency,
                     since: Instant::now(),
+                    claim: followed.map(|followed| followed.handle.pieces.claim(piece)),
                     _level: self.server.metrics.request(),
                 });
             }
@@ -301,6 +320,9 @@ impl Child<'_> {
             return false;
         };
         handle.pieces.wake_on_progress(&self.waker);
+        for request in self.requests.iter_mut().filter(|found| found.task == task) {
+            request.claim = Some(handle.pieces.claim(request.piece));
+        }
         self.followed.insert(task, Followed { handle, news: None });
         true
     }
@@ -408,8 +430,7 @@ impl Child<'_> {
                     (buffer, complete)
                 }
                 Slot::Missing => {
-                    // Bytes that were sent and are gone were wrong or given up.
-                    if request.sent > 0 || !followed.handle.planned.lock().covers(request.piece) {
+                    if followed.is_hopeless(request.piece, request.sent) {
                         return Next::Refuse { at };
                     }
                     continue;

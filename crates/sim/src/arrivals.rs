@@ -1,7 +1,7 @@
 //! Who comes when, and for what.
 
 use pantala_core::PeerId;
-use pantala_store::Lru;
+use pantala_store::Keep;
 
 use crate::{
     Arrivals, PeerReport, Requests,
@@ -41,7 +41,7 @@ impl World {
         let spec = &self.scenario.classes[class as usize];
         let mut host = Host::new(PeerId::from_bytes(id), class, spec, 0);
         if spec.cache.is_some() {
-            host.cache = Cache::Lru(Lru::new());
+            host.cache = Cache::Bounded(Keep::new(spec.eviction));
         }
         self.hosts.push(host);
         at

@@ -134,6 +134,8 @@ impl World {
             | ToPeer::Lease { task, .. }
             | ToPeer::LeaseEnded { task, .. }
             | ToPeer::Ended { task, .. }
+            | ToPeer::Turn { task, .. }
+            | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
             | ToPeer::Unknown { task } => Some(index_of_task(*task)),
         };
@@ -167,6 +169,20 @@ impl World {
                 self.tell(s, Event::LeaseEnded { first, end });
             }
             ToPeer::Unknown { .. } => self.resume(s),
+            ToPeer::Turn { task, turn } => {
+                let host = self.seats[s as usize].host;
+                self.hosts[host as usize].cache.turn(task, turn);
+            }
+            ToPeer::Copies {
+                task,
+                pieces,
+                copies,
+            } => {
+                let host = self.seats[s as usize].host;
+                self.hosts[host as usize]
+                    .cache
+                    .copies(task, &pieces, copies);
+            }
             ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
             | ToPeer::Direct { .. }

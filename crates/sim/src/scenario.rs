@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use pantala_store::Eviction;
+
 /// What is simulated. Rates are in bits a second, sizes in bytes.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -64,6 +66,8 @@ pub struct Class {
     pub reader_rate: Option<f64>,
     /// Bytes for pieces in flight and held; without it all that is needed.
     pub cache: Option<u64>,
+    /// Which pieces leave first when that is full.
+    pub eviction: Eviction,
     /// When its readers come, counted from the scenario's arrivals.
     pub delay: Duration,
     /// The bytes its readers want, from and to; without it all.
@@ -83,6 +87,7 @@ impl Class {
             down: rate,
             reader_rate: None,
             cache: None,
+            eviction: Eviction::default(),
             delay: Duration::ZERO,
             range: None,
             corrupt: false,

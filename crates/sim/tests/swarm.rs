@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use pantala_sim::{Arrivals, Class, Fault, Report, Scenario, run};
+use pantala_store::Eviction;
+use pantala_window::WindowSize;
 
 const RATE: f64 = 200e6;
 const MIB: u64 = 1 << 20;
@@ -308,6 +310,36 @@ fn caches_smaller_than_the_content_do() {
     let (report, ratio) = complete(scenario);
     assert!(ratio <= 1.05, "{ratio:.3} {report}");
     assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+}
+
+/// Four peers stream in step and have a quarter of the content left each, beside their windows; how
+/// much the origin sends for those who come later.
+fn left_for_the_origin(eviction: Eviction, peers: usize, late: usize) -> u64 {
+    let small = |count, delay| Class {
+        cache: Some(24 * MIB),
+        eviction,
+        delay: Duration::from_secs(delay),
+        ..Class::new(count, RATE)
+    };
+    let (report, _) = complete(Scenario {
+        classes: vec![small(peers, 0), small(late, 10), small(late, 20)],
+        picker: pantala_window::Config {
+            window: WindowSize::Static(8),
+            ..pantala_window::Config::default()
+        },
+        ..eight()
+    });
+    report.origin_bytes - 64 * MIB
+}
+
+#[test]
+fn caches_of_a_quarter_hold_the_content_together() {
+    assert_eq!(left_for_the_origin(Eviction::Lru, 4, 1), 2 * 40 * MIB);
+    let one = left_for_the_origin(Eviction::Swarm, 4, 1);
+    assert!(one <= 3 * MIB, "{} MiB", one / MIB);
+    // A second wave, and a third.
+    let wave = left_for_the_origin(Eviction::Swarm, 4, 4);
+    assert!(wave <= 3 * MIB, "{} MiB", wave / MIB);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! - [`PieceBuffer`]: one piece's bytes, appended to by one writer while any number of readers
 //!   take what is there already. A piece in flight is such a buffer that is not full.
 //!   Its memory comes from slabs that the kernel may back by huge pages.
-//! - [`Lru`]: which piece leaves first; a plain state machine.
+//! - [`Keep`]: which piece leaves first; a plain state machine.
 //! - [`Store`] and [`TaskPieces`]: what this peer holds and receives, by task, and the news of it.
 //!
 //! Invariants, checked by tests:
@@ -19,13 +19,13 @@
 
 mod budget;
 mod buffer;
-mod lru;
+mod keep;
 mod slabs;
 mod store;
 mod task;
 
 pub use budget::{Budget, Charge};
 pub use buffer::{PieceBuffer, PieceWriter};
-pub use lru::Lru;
+pub use keep::{Eviction, Keep};
 pub use store::{Store, StoreStats};
-pub use task::{Change, Slot, TaskPieces};
+pub use task::{Change, Claim, Slot, TaskPieces};

@@ -6,10 +6,10 @@ use std::{
     },
 };
 
-use pantala_core::{Geometry, PieceIndex, TaskId};
+use pantala_core::{Geometry, PieceIndex, TaskId, Turn, control::Copies};
 use parking_lot::Mutex;
 
-use crate::{Budget, Lru, TaskPieces, budget::Evict};
+use crate::{Budget, Eviction, Keep, TaskPieces, budget::Evict};
 
 /// The piece data cache and the pieces in flight of one peer.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct StoreStats {
 pub(crate) struct Shelf {
     budget: Arc<Budget>,
     tasks: Mutex<HashMap<TaskId, Arc<TaskPieces>>>,
-    lru: Mutex<Lru>,
+    keep: Mutex<Keep>,
     evicted: AtomicU64,
 }
 
@@ -43,11 +43,11 @@ const EVICTION_LOOKS: usize = 64;
 
 impl Store {
     /// An empty store on a budget.
-    pub fn new(budget: Arc<Budget>) -> Self {
+    pub fn new(budget: Arc<Budget>, eviction: Eviction) -> Self {
         let shelf = Arc::new(Shelf {
             budget: budget.clone(),
             tasks: Mutex::default(),
-            lru: Mutex::default(),
+            keep: Mutex::new(Keep::new(eviction)),
             evicted: AtomicU64::new(0),
         });
         let weak = Arc::downgrade(&shelf);
@@ -82,12 +82,27 @@ impl Store {
         if let Some(pieces) = removed {
             pieces.close();
         }
+        self.shelf.keep.lock().forget(*task);
+    }
+
+    /// This peer's place among those who keep the pieces of a task that is open here.
+    pub fn turn(&self, task: &TaskId, turn: Turn) {
+        // With the table locked: a place of a task that has gone would stay for ever.
+        let tasks = self.shelf.tasks.lock();
+        if tasks.contains_key(task) {
+            self.shelf.keep.lock().turn(*task, turn);
+        }
+    }
+
+    /// Who else has a piece, as far as the supernode knows.
+    pub fn copies(&self, task: &TaskId, piece: PieceIndex, copies: Copies) {
+        self.shelf.keep.lock().copies(*task, piece, copies);
     }
 
     /// Figures for the metrics.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
-            pieces: self.shelf.lru.lock().len(),
+            pieces: self.shelf.keep.lock().len(),
             evicted: self.shelf.evicted.load(Ordering::Relaxed),
             used: self.shelf.budget.used(),
             limit: self.shelf.budget.limit(),
@@ -96,22 +111,29 @@ impl Store {
 }
 
 impl Shelf {
-    pub(crate) fn sealed(&self, task: TaskId, piece: PieceIndex, pins: u32) {
-        self.lru.lock().insert(task, piece, pins);
-        if pins == 0 {
-            self.budget.serve_line();
-        }
+    pub(crate) fn sealed(&self, task: TaskId, piece: PieceIndex, pins: u32, claimed: bool) {
+        let mut keep = self.keep.lock();
+        keep.insert(task, piece, pins);
+        keep.claim(task, piece, claimed);
+    }
+
+    pub(crate) fn serve_line(&self) {
+        self.budget.serve_line();
     }
 
     pub(crate) fn pinned(&self, task: TaskId, piece: PieceIndex, pins: u32) {
-        self.lru.lock().set_pins(task, piece, pins);
+        self.keep.lock().set_pins(task, piece, pins);
         if pins == 0 {
             self.budget.serve_line();
         }
     }
 
+    pub(crate) fn claimed(&self, task: TaskId, piece: PieceIndex, claimed: bool) {
+        self.keep.lock().claim(task, piece, claimed);
+    }
+
     pub(crate) fn touched(&self, task: TaskId, piece: PieceIndex) {
-        self.lru.lock().touch(task, piece);
+        self.keep.lock().touch(task, piece);
         // An upload has just let go of a piece that could not be evicted before.
         if self.budget.waiting() > 0 {
             self.budget.serve_line();
@@ -119,13 +141,13 @@ impl Shelf {
     }
 
     pub(crate) fn gone(&self, task: TaskId, piece: PieceIndex) {
-        self.lru.lock().remove(task, piece);
+        self.keep.lock().remove(task, piece);
     }
 }
 
 impl Evict for Shelf {
     fn evict_one(&self) -> bool {
-        let candidates: Vec<_> = self.lru.lock().candidates().take(EVICTION_LOOKS).collect();
+        let candidates: Vec<_> = self.keep.lock().candidates().take(EVICTION_LOOKS).collect();
         for (task, piece) in candidates {
             let Some(pieces) = self.tasks.lock().get(&task).cloned() else {
                 self.gone(task, piece);
@@ -152,7 +174,7 @@ mod tests {
     const TASK: TaskId = TaskId::from_bytes([1; 32]);
 
     fn store(limit: u64) -> (Store, Arc<TaskPieces>) {
-        let store = Store::new(Budget::new(limit));
+        let store = Store::new(Budget::new(limit), Eviction::default());
         let pieces = store.open(TASK, Geometry::new(None));
         (store, pieces)
     }
@@ -203,6 +225,25 @@ mod tests {
         drop(upload);
         assert!(store.budget().try_charge(10).is_some());
         assert!(holds(&pieces, 0) && !holds(&pieces, 1));
+    }
+
+    #[test]
+    fn what_a_child_waits_for_stays_while_there_is_anything_else() {
+        let (store, pieces) = store(40);
+        let claim = pieces.claim(PieceIndex::new(0));
+        for i in [0, 1, 9, 10] {
+            put(&store, &pieces, i, 10);
+        }
+        let rooms: Vec<_> = (0..3).map(|_| store.budget().try_charge(10)).collect();
+        assert!(rooms.iter().all(Option::is_some));
+        // The one claimed, and those it is about to ask for, go last; but go, when all else has.
+        let left: Vec<u32> = [0, 1, 9, 10]
+            .into_iter()
+            .filter(|&i| holds(&pieces, i))
+            .collect();
+        assert_eq!(left, [1]);
+        drop(claim);
+        assert!(store.budget().try_charge(10).is_some());
     }
 
     #[tokio::test]

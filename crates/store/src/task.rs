@@ -73,6 +73,32 @@ struct State {
 struct Entry {
     slot: Option<Present>,
     pins: u32,
+    claims: u32,
+}
+
+impl Entry {
+    /// Whether nothing would be lost by forgetting it.
+    fn is_idle(&self) -> bool {
+        self.slot.is_none() && self.pins == 0 && self.claims == 0
+    }
+}
+
+/// A child waits for the piece: while this lives, it leaves the cache only when nothing else is
+/// left to make room, and so do the next [`AHEAD`], which the child is about to ask for.
+#[derive(Debug)]
+pub struct Claim {
+    pieces: Arc<TaskPieces>,
+    piece: PieceIndex,
+}
+
+/// Pieces behind a claimed one that are kept for the same child. A child in step is behind by less
+/// than its window, unless that is small or the child has just been held up.
+const AHEAD: u32 = 4;
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.pieces.set_claim(self.piece, false);
+    }
 }
 
 #[derive(Debug)]
@@ -228,6 +254,7 @@ impl TaskPieces {
 
     /// The piece is complete and its bytes are right: it goes into the piece data cache.
     pub fn seal(&self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
+        let shelf = self.shelf.upgrade();
         let pins = {
             let mut state = self.state.lock();
             if state.closed {
@@ -235,10 +262,15 @@ impl TaskPieces {
             }
             let entry = state.slots.entry(piece).or_default();
             entry.slot = Some(Present::Held(buffer));
+            if let Some(shelf) = &shelf {
+                // Before anybody can change what was read here: a claim that ends meanwhile would
+                // be taken for one that lasts.
+                shelf.sealed(self.id, piece, entry.pins, entry.claims > 0);
+            }
             entry.pins
         };
-        if let Some(shelf) = self.shelf.upgrade() {
-            shelf.sealed(self.id, piece, pins);
+        if let Some(shelf) = shelf.filter(|_| pins == 0) {
+            shelf.serve_line();
         }
         let _ = self.news.send(Change::Held(piece));
         self.wake();
@@ -252,7 +284,7 @@ impl TaskPieces {
             match slots.get_mut(&piece) {
                 Some(entry) if matches!(entry.slot, Some(Present::Filling { .. })) => {
                     entry.slot = None;
-                    if entry.pins == 0 {
+                    if entry.is_idle() {
                         slots.remove(&piece);
                     }
                     true
@@ -270,23 +302,47 @@ impl TaskPieces {
     pub fn set_pins(&self, piece: PieceIndex, pins: u32) {
         let held = {
             let mut state = self.state.lock();
-            if pins == 0
-                && state
-                    .slots
-                    .get(&piece)
-                    .is_none_or(|entry| entry.slot.is_none())
-            {
+            let entry = state.slots.entry(piece).or_default();
+            entry.pins = pins;
+            let held = matches!(entry.slot, Some(Present::Held(_)));
+            if entry.is_idle() {
                 state.slots.remove(&piece);
-                false
-            } else {
-                let entry = state.slots.entry(piece).or_default();
-                entry.pins = pins;
-                matches!(entry.slot, Some(Present::Held(_)))
             }
+            held
         };
         if held && let Some(shelf) = self.shelf.upgrade() {
             shelf.pinned(self.id, piece, pins);
         }
+    }
+
+    /// A child waits for a piece, whether it is here yet or not.
+    pub fn claim(self: &Arc<Self>, piece: PieceIndex) -> Claim {
+        self.set_claim(piece, true);
+        let pieces = self.clone();
+        Claim { pieces, piece }
+    }
+
+    fn set_claim(&self, piece: PieceIndex, more: bool) {
+        let shelf = self.shelf.upgrade();
+        let mut state = self.state.lock();
+        let last = piece.get().saturating_add(AHEAD);
+        for piece in (piece.get()..=last).map(PieceIndex::new) {
+            let entry = state.slots.entry(piece).or_default();
+            entry.claims = if more {
+                entry.claims + 1
+            } else {
+                // What was closed meanwhile has forgotten its claims.
+                entry.claims.saturating_sub(1)
+            };
+            if let (Some(Present::Held(_)), Some(shelf)) = (&entry.slot, &shelf) {
+                shelf.claimed(self.id, piece, entry.claims > 0);
+            }
+            if entry.is_idle() {
+                state.slots.remove(&piece);
+            }
+        }
+        // The last to know the shelf gives its memory back, which takes other locks.
+        drop(state);
     }
 
     /// A reader or child used a held piece.
@@ -348,7 +404,12 @@ impl TaskPieces {
                     if entry.pins == 0 && Arc::strong_count(buffer) == 1 => {}
                 _ => return None,
             }
-            match state.slots.remove(&piece)?.slot? {
+            let entry = state.slots.get_mut(&piece)?;
+            let evicted = entry.slot.take();
+            if entry.is_idle() {
+                state.slots.remove(&piece);
+            }
+            match evicted? {
                 Present::Held(buffer) => buffer,
                 Present::Filling { .. } => return None,
             }

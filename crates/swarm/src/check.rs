@@ -7,7 +7,10 @@ use crate::{leases::Lease, task::Task};
 impl Task {
     /// Whether what must hold of a task holds.
     pub(crate) fn check(&self) -> bool {
-        self.leases_are_apart() && self.copies_are_counted() && self.all_have_parents()
+        self.leases_are_apart()
+            && self.copies_are_counted()
+            && self.all_have_parents()
+            && self.turns_are_dealt()
     }
 
     /// Only what was forced, one piece at a time, may be leased twice.

@@ -18,6 +18,8 @@
 //! - A member that does not keep up though its parents have what it lacks becomes a leaf where an
 //!   uplink is idle, until it has caught up. Who may only be waiting for the lease holder is held
 //!   against it by a probe: a lease for a piece ahead, which takes the lease over if it is quicker.
+//! - Members are told their turns at keeping pieces, so that those in step evict different ones,
+//!   and whoever holds a last copy is told that.
 //! - A digest comes from who held the lease for the piece, and goes to all members.
 //!
 //! # Invariants (checked by `debug_assert!`s and by the property tests)
@@ -28,6 +30,7 @@
 //! 4. Nothing is kept of a peer that has gone.
 
 mod check;
+mod keep;
 mod learn;
 mod leases;
 mod lend;

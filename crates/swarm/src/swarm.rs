@@ -156,6 +156,7 @@ impl Swarm {
         if let Some(task) = self.tasks.get_mut(&task) {
             task.heard = self.now;
             act(task, &self.config, self.now, &mut out);
+            task.tell_copies(self.now, &mut out);
             self.digests_at = self.digests_at.min(task.digests_due());
         }
         self.outputs.extend(out);
@@ -308,6 +309,7 @@ impl Swarm {
                 continue;
             }
             task.tick(&self.config, self.now, &mut out);
+            task.tell_copies(self.now, &mut out);
             debug_assert!(task.check(), "an invariant of {:?} is broken", task.id);
         }
         self.outputs.extend(out);

@@ -5,7 +5,10 @@ use pantala_core::{
     control::{Known, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
-use crate::{Config, Output, leases::Leases, pace::Pace, place::Place, probe::Probes, tree::Trees};
+use crate::{
+    Config, Output, keep::Keepers, leases::Leases, pace::Pace, place::Place, probe::Probes,
+    tree::Trees,
+};
 
 /// One content and the peers that have or want it.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(crate) struct Task {
     pub(crate) trees: Trees,
     pub(crate) leases: Leases,
     pub(crate) probes: Probes,
+    pub(crate) keepers: Keepers,
     /// Digests that not all members were told yet, and who knows them: nobody where several
     /// vouched.
     pub(crate) fresh: Vec<(PieceIndex, PieceDigest)>,
@@ -94,6 +98,7 @@ impl Task {
             trees: Trees::new(stripes, chain),
             leases: Leases::default(),
             probes: Probes::default(),
+            keepers: Keepers::default(),
             fresh: Vec::new(),
             fresh_from: None,
             quiet_until: Time::ZERO,
@@ -184,6 +189,7 @@ impl Task {
         }
         self.attach_adrift(now);
         self.tell_parents(config, Some(peer), out);
+        self.deal_in(peer, out);
     }
 
     pub(crate) fn is_free(&self, piece: PieceIndex) -> bool {
@@ -201,6 +207,7 @@ impl Task {
         for piece in member.held.iter() {
             self.count(piece, false);
         }
+        self.deal_out(peer, out);
         let leases = self.leases.take_all(peer);
         self.trees.remove(peer);
         self.trees.balance();
@@ -228,6 +235,7 @@ impl Task {
         } else {
             self.copies[at].saturating_sub(1)
         };
+        self.counted(piece, self.copies[at], more);
     }
 
     /// A peer says what changed in its memory. Says whether its reader has become the slow one,
@@ -268,8 +276,15 @@ impl Task {
                 if changed {
                     member.pace.gained += u32::from(more);
                     self.count(piece, more);
+                    match more {
+                        true => self.gained(peer, piece),
+                        false => self.lost(peer, piece),
+                    }
                 }
             }
+        }
+        if self.geometry.pieces().is_some() && !self.geometry.has(position) {
+            self.has_read(peer);
         }
         if let Some(member) = self.members.get_mut(&peer) {
             member.position = member.position.max(position);

@@ -51,6 +51,7 @@ impl Daemon {
             labels: Vec::new(),
             memory: 64 << 20,
             window: None,
+            cache: Default::default(),
             uploads: 8,
             origin: OriginConfig {
                 retries: 1,

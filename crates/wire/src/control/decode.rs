@@ -7,10 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use pantala_core::{
-    ContentMeta, Error, Kind, PieceDigest, PieceIndex, Validators, Who,
+    ContentMeta, Error, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
     control::{
-        FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume, ToPeer,
-        Trouble,
+        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
+        ToPeer, Trouble,
     },
 };
 use thiserror::Error;
@@ -209,6 +209,22 @@ impl TryFrom<proto::ToPeer> for ToPeer {
             },
             Kind::Unknown(m) => ToPeer::Unknown {
                 task: id("a task", &m.task)?,
+            },
+            Kind::Turn(m) => ToPeer::Turn {
+                task: id("a task", &m.task)?,
+                turn: Turn::new(m.at, m.of),
+            },
+            Kind::Copies(m) => ToPeer::Copies {
+                task: id("a task", &m.task)?,
+                copies: match m.who() {
+                    proto::copies::Who::Sole => Copies::Sole,
+                    proto::copies::Who::Kept => Copies::Kept,
+                    // What is not known says nothing.
+                    proto::copies::Who::Several | proto::copies::Who::Unspecified => {
+                        Copies::Several
+                    }
+                },
+                pieces: runs(m.pieces)?,
             },
         };
         message.check()?;

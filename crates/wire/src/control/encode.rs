@@ -6,8 +6,8 @@ use bytes::Bytes;
 use pantala_core::{
     ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Who,
     control::{
-        FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume, ToPeer,
-        Trouble,
+        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
+        ToPeer, Trouble,
     },
 };
 
@@ -137,6 +137,25 @@ impl From<ToPeer> for proto::ToPeer {
             ToPeer::Ended { task, length } => Kind::Ended(ended(&task, length)),
             ToPeer::Poisoned { task } => Kind::Poisoned(task_only(&task)),
             ToPeer::Unknown { task } => Kind::Unknown(task_only(&task)),
+            ToPeer::Turn { task, turn } => Kind::Turn(proto::Turn {
+                task: task_bytes(&task),
+                at: turn.at(),
+                of: turn.of(),
+            }),
+            ToPeer::Copies {
+                task,
+                pieces,
+                copies,
+            } => Kind::Copies(proto::Copies {
+                task: task_bytes(&task),
+                pieces: runs(pieces),
+                who: match copies {
+                    Copies::Several => proto::copies::Who::Several,
+                    Copies::Sole => proto::copies::Who::Sole,
+                    Copies::Kept => proto::copies::Who::Kept,
+                }
+                .into(),
+            }),
         };
         Self { kind: Some(kind) }
     }

@@ -91,11 +91,13 @@ impl Bounded for ToPeer {
             ToPeer::Refused { error, .. } => error.check(),
             ToPeer::Parents { parents, .. } => parents.check(),
             ToPeer::Digests { digests, .. } => list("digests", digests.len(), MAX_PIECES),
+            ToPeer::Copies { pieces, .. } => list("runs", pieces.len(), MAX_PIECES),
             ToPeer::Direct { .. }
             | ToPeer::Lease { .. }
             | ToPeer::LeaseEnded { .. }
             | ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
+            | ToPeer::Turn { .. }
             | ToPeer::Unknown { .. } => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pantala_sim::{Arrivals, Between, Churn, Class, Fault, Requests, Scenario};
+use pantala_store::Eviction;
 use pantala_window::WindowSize;
 use serde::Deserialize;
 
@@ -76,6 +77,15 @@ struct Coming {
     wave: Option<usize>,
 }
 
+/// Which pieces leave a full cache first.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Order {
+    Lru,
+    #[default]
+    Swarm,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Peers {
@@ -86,6 +96,8 @@ struct Peers {
     down: Option<Rate>,
     reader: Option<Rate>,
     cache: Option<Bytes>,
+    #[serde(default)]
+    eviction: Order,
     delay: Option<Time>,
     zone: Option<String>,
     #[serde(default)]
@@ -332,6 +344,10 @@ impl Peers {
             down: rate(self.down),
             reader_rate: self.reader.map(|rate| rate.0),
             cache: self.cache.map(|cache| cache.0),
+            eviction: match self.eviction {
+                Order::Lru => Eviction::Lru,
+                Order::Swarm => Eviction::Swarm,
+            },
             delay: self.delay.map_or(Duration::ZERO, |delay| delay.0),
             corrupt: self.corrupt,
             zone: zones.number(self.zone.as_ref()),

@@ -4,11 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Validators,
-    Who,
+    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Turn,
+    Validators, Who,
     control::{
-        FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume, ToPeer,
-        Trouble,
+        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
+        ToPeer, Trouble,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -30,6 +30,14 @@ fn peer() -> impl Strategy<Value = PeerId> {
 
 fn piece() -> impl Strategy<Value = PieceIndex> {
     prop_oneof![0u32..20, any::<u32>(), Just(u32::MAX)].prop_map(PieceIndex::new)
+}
+
+fn copies() -> impl Strategy<Value = Copies> {
+    prop_oneof![
+        Just(Copies::Several),
+        Just(Copies::Sole),
+        Just(Copies::Kept)
+    ]
 }
 
 fn runs() -> impl Strategy<Value = Vec<PieceRun>> {
@@ -245,6 +253,15 @@ fn to_peer() -> impl Strategy<Value = ToPeer> {
         (task(), any::<u64>()).prop_map(|(task, length)| ToPeer::Ended { task, length }),
         task().prop_map(|task| ToPeer::Poisoned { task }),
         task().prop_map(|task| ToPeer::Unknown { task }),
+        (task(), any::<u32>(), any::<u32>()).prop_map(|(task, at, of)| ToPeer::Turn {
+            task,
+            turn: Turn::new(at, of)
+        }),
+        (task(), runs(), copies()).prop_map(|(task, pieces, copies)| ToPeer::Copies {
+            task,
+            pieces,
+            copies
+        }),
     ]
 }
 
