@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use pantala_core::{PeerId, PieceIndex, Time};
 
 /// One peer's right to fetch consecutive pieces from the origin.
@@ -9,11 +11,20 @@ pub(crate) struct Lease {
     pub end: Option<PieceIndex>,
     /// When its holder was last heard of.
     pub alive: Time,
+    /// The longest time between two words of its holder lately.
+    pub hush: Duration,
     /// When bytes last came from the origin.
     pub progressed: Time,
     /// Its holder's reader has no room: whoever wants it may have it.
     pub offered: bool,
 }
+
+/// How long a holder that lives says nothing at most: twice the pause between two of its pulses.
+const SILENT: Duration = Duration::from_millis(220);
+/// How long between two words of a holder is taken for usual before it is known,
+const HUSH: Duration = Duration::from_millis(200);
+/// and how fast a longer time is forgotten, a word.
+const FADE: f64 = 0.95;
 
 /// The source leases of one task; no piece is in two of them, unless forced.
 #[derive(Debug, Default)]
@@ -63,6 +74,7 @@ impl Leases {
             first,
             end,
             alive: now,
+            hush: HUSH,
             progressed: now,
             offered: false,
         });
@@ -71,6 +83,7 @@ impl Leases {
     /// The holder is heard of; with bytes it also makes progress.
     pub fn heard(&mut self, holder: PeerId, bytes: bool, now: Time) {
         for lease in self.list.iter_mut().filter(|lease| lease.holder == holder) {
+            lease.hush = now.since(lease.alive).max(lease.hush.mul_f64(FADE));
             lease.alive = now;
             if bytes {
                 lease.progressed = now;
@@ -163,6 +176,12 @@ impl Leases {
 }
 
 impl Lease {
+    /// Whether its holder says nothing for longer than it takes between two words of its, where
+    /// its machine or the way here is busy too.
+    pub fn silent(&self, now: Time) -> bool {
+        now.since(self.alive) > SILENT.max(self.hush * 2)
+    }
+
     pub fn covers(&self, piece: PieceIndex) -> bool {
         self.first <= piece && self.end.is_none_or(|end| piece < end)
     }

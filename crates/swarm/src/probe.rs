@@ -24,8 +24,6 @@ const DOUBTED: Duration = Duration::from_millis(100);
 /// taken from it.
 const FEW: usize = 2;
 const RECENT: Duration = Duration::from_millis(400);
-/// Longer than this a holder that lives says nothing: twice the pause between two of its pulses.
-const SILENT: Duration = Duration::from_millis(220);
 /// Over how long its pieces tell how quick a holder can be, and how many of them.
 const SPAN: Duration = Duration::from_secs(2);
 const PIECES_KEPT: usize = 32;
@@ -171,8 +169,8 @@ impl Task {
     /// Starts a probe if it is time for one, or ends the one under way.
     pub(crate) fn consider_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let lead = self.leases.iter().find(|lease| lease.end.is_none());
-        let Some((holder, first, alive)) =
-            lead.map(|lease| (lease.holder, lease.first, lease.alive))
+        let Some((holder, first, silent)) =
+            lead.map(|lease| (lease.holder, lease.first, lease.silent(now)))
         else {
             return;
         };
@@ -186,7 +184,6 @@ impl Task {
                 ..Probes::default()
             };
         }
-        let silent = now.since(alive) > SILENT;
         if let Some(running) = self.probes.running {
             let lost = running.took.is_none()
                 && !(running.first.get()..running.end.get())
@@ -272,7 +269,7 @@ impl Task {
             return;
         }
         let lead = self.leases.iter().find(|lease| lease.end.is_none());
-        let silent = lead.is_some_and(|lease| now.since(lease.alive) > SILENT);
+        let silent = lead.is_some_and(|lease| lease.silent(now));
         self.judge(silent, config, now, out);
     }
 
