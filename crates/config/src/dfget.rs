@@ -79,6 +79,8 @@ static LIMIT_RATE: Flag<u64> = Flag::text("limit-rate", "SIZE", Group::Limits, v
     .default_words("no limit")
     .help("Download at most this much per second");
 
+static UPLOAD_RATE: Flag<u64> = shared::UPLOAD_RATE;
+
 static TIMEOUT: Flag<Duration> = Flag::text("timeout", "DURATION", Group::Limits, value::wait)
     .default_words("no limit")
     .help("Longest time for the whole download");
@@ -119,6 +121,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &MEMORY,
     &WINDOW,
     &LIMIT_RATE,
+    &UPLOAD_RATE,
     &TIMEOUT,
     &HEADER,
     &CA,
@@ -182,6 +185,8 @@ pub struct DfgetConfig {
     pub window: Window,
     /// Bytes per second, never 0.
     pub limit_rate: Option<u64>,
+    /// Bytes per second sent to peers, never 0.
+    pub upload_rate: Option<u64>,
     /// Longest time for the whole download.
     pub timeout: Option<Duration>,
     /// Headers for the origin, in the order given; all values are marked sensitive.
@@ -268,6 +273,7 @@ impl DfgetConfig {
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,
             limit_rate: values.maybe(&LIMIT_RATE)?,
+            upload_rate: values.maybe(&UPLOAD_RATE)?,
             timeout: values.maybe(&TIMEOUT)?,
             headers,
             ca: values.list(&CA)?,

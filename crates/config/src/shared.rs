@@ -51,6 +51,11 @@ pub(crate) const WINDOW: Flag<Window> =
         .default("auto")
         .help("How many pieces a download runs ahead of its reader");
 
+pub(crate) const UPLOAD_RATE: Flag<u64> =
+    Flag::text("upload-rate", "SIZE", Group::Limits, value::rate)
+        .default_words("no limit")
+        .help("Send peers at most this much per second");
+
 pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
     .arity(Arity::Paths)
     .help("Also trust the certificates in this file (PEM); repeatable");

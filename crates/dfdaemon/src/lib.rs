@@ -17,7 +17,7 @@ use std::{
 
 use pantala_config::{DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
-use pantala_node::{Node, NodeConfig};
+use pantala_node::{Node, NodeConfig, RateLimits};
 use pantala_origin::OriginConfig;
 use pantala_proxy::{Proxy, ProxyConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -109,6 +109,12 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
             Window::Pieces(pieces) => Some(pieces.get()),
         },
         uploads: config.uploads,
+        rates: RateLimits {
+            upload: config.upload_rate,
+            download: config.download_rate,
+            task_upload: config.task_upload_rate,
+            task_download: config.task_download_rate,
+        },
         origin: OriginConfig {
             ca: config.ca.clone(),
             connect_timeout: config.connect_timeout,

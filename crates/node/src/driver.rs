@@ -749,9 +749,7 @@ impl Driver {
                         failures: 0,
                     },
                 );
-                self.ports
-                    .links
-                    .follow(addr, self.handle.id, self.handle.commands.clone());
+                self.ports.links.follow(addr, &self.handle);
             }
         }
         self.prefer();
@@ -848,9 +846,7 @@ impl Driver {
                 continue;
             };
             linked.retry_at = None;
-            self.ports
-                .links
-                .follow(addr, self.handle.id, self.handle.commands.clone());
+            self.ports.links.follow(addr, &self.handle);
         }
     }
 
@@ -1175,6 +1171,7 @@ impl Driver {
             urgency,
             writer,
             pieces: self.handle.pieces.clone(),
+            limits: self.handle.rates.download.clone(),
             commands: self.handle.commands.clone(),
         };
         if let Some(state) = self.attempts.get_mut(&attempt) {
@@ -1257,6 +1254,7 @@ impl Driver {
             run,
             pieces: self.handle.pieces.clone(),
             budget: self.ports.store.budget().clone(),
+            limits: self.handle.rates.download.clone(),
             commands: self.handle.commands.clone(),
             until,
             stop: stop.clone(),

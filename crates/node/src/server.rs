@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    limiter::Passage,
     metrics::{Level, Metrics},
     task::{TaskHandle, Tasks},
 };
@@ -106,6 +107,7 @@ impl PeerServer {
             requests: Vec::new(),
             unsaid: Vec::new(),
             slot: None,
+            again: None,
         };
         tracing::trace!(%from, "a child came");
         tokio::select! {
@@ -148,12 +150,16 @@ struct Child<'a> {
     /// Requests whose last word is in `out`: who waits until all are served waits for that too.
     unsaid: Vec<Request>,
     slot: Option<Slotted>,
+    /// When a limit lets something through, if nothing but limits is in the way.
+    again: Option<Instant>,
 }
 
 struct Followed {
     handle: Arc<TaskHandle>,
     /// `None` when the child only wants pieces, not news.
     news: Option<broadcast::Receiver<Change>>,
+    /// The next block's way through the limits, whichever request it will be for.
+    passage: Passage,
 }
 
 struct Request {
@@ -212,6 +218,7 @@ impl Child<'_> {
                     self.leave_slot(request);
                 }
                 Next::Nothing => {
+                    // Who waits, for bytes or for a limit, keeps nobody from the uplink.
                     self.slot = None;
                     self.flush().await?;
                     self.wait(&mut said).await?;
@@ -230,6 +237,7 @@ impl Child<'_> {
         let message = tokio::select! {
             message = said.recv() => message,
             () = self.waker.notified() => return Ok(()),
+            () = sleep_until(self.again), if self.again.is_some() => return Ok(()),
             () = changed, if unknown => {
                 self.look_for_unknown();
                 return Ok(());
@@ -301,7 +309,12 @@ impl Child<'_> {
             return false;
         };
         handle.pieces.wake_on_progress(&self.waker);
-        self.followed.insert(task, Followed { handle, news: None });
+        let followed = Followed {
+            handle,
+            news: None,
+            passage: Passage::default(),
+        };
+        self.followed.insert(task, followed);
         true
     }
 
@@ -394,8 +407,10 @@ impl Child<'_> {
             )
         };
         self.requests.sort_unstable_by_key(key);
+        self.again = None;
+        let mut held_up = Vec::new();
         for (at, request) in self.requests.iter().enumerate() {
-            let Some(followed) = self.followed.get(&request.task) else {
+            let Some(followed) = self.followed.get_mut(&request.task) else {
                 if request.since.elapsed() >= UNKNOWN_TASK {
                     return Next::Refuse { at };
                 }
@@ -418,6 +433,27 @@ impl Child<'_> {
             let there = buffer.len();
             if there > request.sent {
                 let end = there.min(request.sent + BLOCK);
+                let limits = &followed.handle.rates.upload;
+                let end = if limits.is_none() {
+                    end
+                } else {
+                    // One place in line for all requests: the most urgent one has it.
+                    if held_up.contains(&request.task) {
+                        continue;
+                    }
+                    let passage = &mut followed.passage;
+                    let len = match passage.bytes() {
+                        0 => limits.step().min(end - request.sent),
+                        len => len,
+                    };
+                    if let Err(again) = passage.go_on(limits, Instant::now(), len) {
+                        self.again = Some(self.again.map_or(again, |other| other.min(again)));
+                        held_up.push(request.task);
+                        continue;
+                    }
+                    followed.passage = Passage::default();
+                    end.min(request.sent + len)
+                };
                 return Next::Send {
                     at,
                     block: buffer.slice(request.sent..end),
@@ -514,6 +550,12 @@ fn state(task: TaskId, held: &PieceSet, receiving: &PieceSet, out: &mut BytesMut
     }
     for piece in receiving.iter() {
         ToChild::Receiving { task, piece }.encode(out);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
     }
 }
 

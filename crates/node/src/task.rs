@@ -10,7 +10,7 @@ use pantala_window::{AttemptId, Failure, RunId, Snapshot};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::{links::LinkHandle, readers::Readers};
+use crate::{links::LinkHandle, rates::TaskRates, readers::Readers};
 
 /// A content this peer streams or holds, as everybody but its driver sees it.
 pub(crate) struct TaskHandle {
@@ -22,6 +22,8 @@ pub(crate) struct TaskHandle {
     pub pieces: Arc<TaskPieces>,
     pub readers: Readers,
     pub commands: mpsc::Sender<Command>,
+    /// How fast its bytes may come and go.
+    pub rates: TaskRates,
     /// The pieces a reader here still needs: what children may wait for.
     pub planned: Mutex<Planned>,
     /// Whether the whole content was found to have the digest it is named by.

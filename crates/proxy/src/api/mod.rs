@@ -13,7 +13,6 @@
 //! Only programs on this host may use it, and no page in a browser.
 
 pub mod client;
-mod direct;
 mod report;
 pub(crate) mod server;
 mod streams;
