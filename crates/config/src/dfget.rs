@@ -65,6 +65,11 @@ static NO_ORIGIN: Flag<bool> = Flag::text("no-origin", "", Group::Peers, value::
     .arity(Arity::Switch)
     .help("Take it from peers only, fail if they do not have it");
 
+static BACKGROUND: Flag<bool> = Flag::text("background", "", Group::Limits, value::switch)
+    .arity(Arity::Switch)
+    .help("Let all other downloads go first, here and at peers")
+    .more("For what nobody waits for yet. It stands still for as long as others need the bytes.");
+
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
     .default("0.0.0.0:0")
     .help("Where to serve pieces to peers meanwhile");
@@ -122,6 +127,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &WINDOW,
     &LIMIT_RATE,
     &UPLOAD_RATE,
+    &BACKGROUND,
     &TIMEOUT,
     &HEADER,
     &CA,
@@ -187,6 +193,8 @@ pub struct DfgetConfig {
     pub limit_rate: Option<u64>,
     /// Bytes per second sent to peers, never 0.
     pub upload_rate: Option<u64>,
+    /// Nobody waits for the bytes: others go first.
+    pub background: bool,
     /// Longest time for the whole download.
     pub timeout: Option<Duration>,
     /// Headers for the origin, in the order given; all values are marked sensitive.
@@ -274,6 +282,7 @@ impl DfgetConfig {
             window: values.one(&WINDOW)?,
             limit_rate: values.maybe(&LIMIT_RATE)?,
             upload_rate: values.maybe(&UPLOAD_RATE)?,
+            background: values.on(&BACKGROUND)?,
             timeout: values.maybe(&TIMEOUT)?,
             headers,
             ca: values.list(&CA)?,

@@ -128,6 +128,7 @@ fn daemon_request(config: &DfgetConfig) -> Result<StreamRequest> {
         digest: config.digest.map(|digest| digest.to_string()),
         limit_rate: config.limit_rate,
         no_origin: config.no_origin,
+        background: config.background,
     })
 }
 
@@ -171,5 +172,6 @@ fn request(config: &DfgetConfig) -> ContentRequest {
         digest: config.digest,
         limit_rate: config.limit_rate,
         origin_allowed: !config.no_origin,
+        background: config.background,
     }
 }

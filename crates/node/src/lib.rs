@@ -21,6 +21,7 @@ mod direct;
 mod driver;
 mod error;
 mod limiter;
+mod line;
 mod links;
 mod metrics;
 mod node;

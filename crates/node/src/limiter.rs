@@ -59,8 +59,7 @@ impl Limiter {
     }
 
     /// When so many bytes may go, if nobody comes before.
-    #[cfg(test)]
-    fn when(&self, now: Instant, bytes: usize) -> Instant {
+    pub fn when(&self, now: Instant, bytes: usize) -> Instant {
         let full_at = *self.full_at.lock();
         self.leave_at(self.since_start(now).max(full_at) + self.cost(bytes))
     }
@@ -179,6 +178,21 @@ impl Passage {
         }
         Ok(())
     }
+
+    /// As [`Passage::go_on`] for bytes that everybody else's go before: they have no place in
+    /// line, and take what nobody else wants now.
+    pub fn give_way(&mut self, limits: &Limits, now: Instant, bytes: usize) -> Result<(), Instant> {
+        self.place = None;
+        let unpassed = limits.0.iter().skip(self.passed).flatten();
+        let at = unpassed.map(|limiter| limiter.when(now, bytes)).max();
+        match at.filter(|&at| at > now) {
+            Some(again) => {
+                self.bytes = bytes;
+                Err(again)
+            }
+            None => self.go_on(limits, now, bytes),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -279,5 +293,23 @@ mod tests {
         assert_eq!(passage.go_on(&limits, now, bytes), Err(again));
         assert_eq!(passage.go_on(&limits, again, bytes), Ok(()));
         assert!(wide.when(again, wide.burst as usize) > again);
+    }
+
+    #[test]
+    fn who_gives_way_has_no_place_in_line() {
+        let (limiter, now) = limiter(MIB);
+        let limits = Limits::new(None, Some(limiter.clone()));
+        limiter.reserve(now, limiter.burst as usize).use_up();
+        let (mut first, mut last) = (Passage::default(), Passage::default());
+        let free = last.give_way(&limits, now, 1000).unwrap_err();
+        let at = first.go_on(&limits, now, 1000).unwrap_err();
+        assert_eq!(at, free, "as if the other had not asked");
+        assert!(
+            last.give_way(&limits, at, 1000).is_err(),
+            "its turn is not yet"
+        );
+        assert_eq!(first.go_on(&limits, at, 1000), Ok(()));
+        let later = last.give_way(&limits, at, 1000).unwrap_err();
+        assert_eq!(last.give_way(&limits, later, 1000), Ok(()));
     }
 }

@@ -8,7 +8,9 @@ use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Error, Kind, PeerId, PieceIndex, Result, TaskId, Who, control::PeerAddr};
 use pantala_store::{PieceWriter, TaskPieces};
 use pantala_window::{AttemptId, Failure};
-use pantala_wire::link::{DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent};
+use pantala_wire::link::{
+    BACKGROUND, DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent,
+};
 use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
@@ -78,6 +80,11 @@ enum Order {
         task: TaskId,
     },
     Want(Want),
+    Urge {
+        attempt: AttemptId,
+        task: TaskId,
+        urgency: u32,
+    },
     Cancel {
         attempt: AttemptId,
         task: TaskId,
@@ -182,7 +189,7 @@ impl Links {
                     state.inner.lock().followers.insert(task, commands);
                 }
                 Order::Want(want) => fail(want, Failure::Gone).await,
-                Order::Unfollow { .. } | Order::Cancel { .. } => {}
+                Order::Unfollow { .. } | Order::Urge { .. } | Order::Cancel { .. } => {}
             }
         }
         let Inner {
@@ -437,6 +444,15 @@ impl LinkHandle {
         let _ = self.orders.try_send(Order::Cancel { attempt, task });
     }
 
+    /// A request is of another urgency now. When the link is too full to hear it it stays as it is.
+    pub fn urge(&self, task: TaskId, attempt: AttemptId, urgency: u32) {
+        let _ = self.orders.try_send(Order::Urge {
+            attempt,
+            task,
+            urgency,
+        });
+    }
+
     /// No more news of a task.
     pub fn unfollow(&self, task: TaskId) {
         let _ = self.orders.try_send(Order::Unfollow { task });
@@ -493,6 +509,18 @@ impl LinkState {
                 inner.numbers.insert((want.task, want.attempt), request);
                 inner.requests.insert(request, want);
             }
+            Order::Urge {
+                attempt,
+                task,
+                urgency,
+            } => {
+                if let Some(&request) = inner.numbers.get(&(task, attempt)) {
+                    if let Some(want) = inner.requests.get_mut(&request) {
+                        want.urgency = urgency;
+                    }
+                    ToParent::Urge { request, urgency }.encode(out);
+                }
+            }
             Order::Cancel { attempt, task } => {
                 if let Some(request) = inner.numbers.remove(&(task, attempt)) {
                     if inner.requests.remove(&request).is_none() {
@@ -517,8 +545,11 @@ impl LinkState {
         }
     }
 
+    /// Whether a word of the parent is due. Background may wait for ever while others are served.
     fn is_waiting(&self) -> bool {
-        !self.inner.lock().requests.is_empty()
+        let inner = self.inner.lock();
+        let mut wants = inner.requests.values();
+        wants.any(|want| want.urgency & BACKGROUND == 0)
     }
 
     async fn tell(&self, task: TaskId, command: Command) {

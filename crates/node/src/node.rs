@@ -84,6 +84,8 @@ pub struct ContentRequest {
     pub limit_rate: Option<u64>,
     /// Whether the origin may be asked.
     pub origin_allowed: bool,
+    /// Nobody waits for the bytes: all readers who wait for theirs go first, here and at peers.
+    pub background: bool,
 }
 
 /// Which bytes of a content whose length may not be known yet.
@@ -265,6 +267,7 @@ impl Node {
             metrics: metrics.clone(),
             clock: Clock::new(),
             readers: readers_seen,
+            line: Arc::default(),
             tracker: tracker.clone(),
             cancel: cancel.clone(),
         };
@@ -273,6 +276,8 @@ impl Node {
             tasks,
             metrics,
             slots: Arc::new(Semaphore::new(config.uploads.max(1))),
+            background_slots: Arc::new(Semaphore::new(config.uploads.max(1))),
+            line: Arc::default(),
             tracker: tracker.clone(),
             cancel,
         });
@@ -730,7 +735,9 @@ impl Node {
             let (start, end) = bounds(request.range, task.meta.read().length)?;
             let geometry = task.pieces.geometry();
             let last = end.map(|end| geometry.piece_after(end));
-            let reader = task.readers.open(geometry.piece_at(start), last, source);
+            let reader =
+                task.readers
+                    .open(geometry.piece_at(start), last, source, request.background);
             Ok((task.clone(), reader, start, end))
         });
         let Some(found) = found else {
@@ -829,6 +836,7 @@ impl Node {
                 rates: self.inner.rates.task(),
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
+                awaited: 0.into(),
             })
         });
         if new && let Some(commands) = taken {

@@ -154,10 +154,11 @@ impl StreamIo {
         let geometry = self.task.pieces.geometry();
         self.task.readers.close(&self.reader);
         let (end, source) = (self.reader.end, self.reader.source.clone());
+        let background = self.reader.background;
         self.reader = self
             .task
             .readers
-            .open(geometry.piece_at(position), end, source);
+            .open(geometry.piece_at(position), end, source, background);
         self.task.pieces.wake_on_readable(&self.reader.waker);
         self.position = position;
         self.current = None;

@@ -44,6 +44,7 @@ pub(crate) async fn get(
         digest,
         limit_rate: None,
         origin_allowed: true,
+        background: false,
     };
     let error = match begin(&context.node, &asked).await {
         Ok(Begun::Content(content, first)) => {

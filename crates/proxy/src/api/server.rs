@@ -180,6 +180,7 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         digest,
         limit_rate: wanted.limit_rate,
         origin_allowed: !wanted.no_origin,
+        background: wanted.background,
     })
 }
 

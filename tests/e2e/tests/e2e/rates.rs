@@ -177,3 +177,58 @@ fn a_readers_limit_holds_for_what_is_not_shared() {
         .run();
     assert_eq!(wrong.code, 8, "{}", wrong.stderr);
 }
+
+#[test]
+fn the_background_stands_still_while_a_reader_of_its_host_waits() {
+    let (awaited, stock) = (Content::new(307, 4 * MIB), Content::new(308, 96 * MIB));
+    let script = Script {
+        hold_at: Some(2 * MIB as u64),
+        ..Script::default()
+    };
+    let (slow, fast) = (
+        Origin::start(&awaited, script),
+        Origin::start(&stock, Script::default()),
+    );
+    let daemon = Dfdaemon::start_alone(&[]);
+    let reader = Dfget::through(&daemon, slow.url())
+        .args(["-o", "-"])
+        .start();
+    until("a reader that waits", || {
+        (reader.output().len() >= MIB).then_some(())
+    });
+    let background = Dfget::through(&daemon, fast.url())
+        .args(["-o", "-", "--background"])
+        .start();
+    until("the background's first request", || {
+        (!fast.asked().is_empty()).then_some(())
+    });
+    // However long one looks: it cannot end.
+    for _ in 0..60 {
+        assert!(background.is_running(), "{}", background.stderr());
+        assert!(background.output().len() < stock.bytes().len());
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    slow.release();
+    complete(reader, &awaited);
+    complete(background, &stock);
+}
+
+#[test]
+fn the_background_gets_all_of_it_from_a_peer() {
+    let content = Content::new(309, 8 * MIB + 1);
+    let origin = Origin::start(&content, Script::default());
+    let supernode = Supernode::start();
+    let full = Dfdaemon::start(&supernode, &[]);
+    complete(
+        Dfget::through(&full, origin.url())
+            .args(["-o", "-"])
+            .start(),
+        &content,
+    );
+    let child = Dfget::new(origin.url())
+        .with(&supernode)
+        .args(["-o", "-", "--background", "--no-origin"])
+        .start();
+    complete(child, &content);
+    assert_eq!(origin.asked().len(), 1, "{:?}", origin.asked());
+}
