@@ -53,6 +53,23 @@ static MEMORY: Flag<u64> = shared::MEMORY.default("512MiB");
 static WINDOW: Flag<Window> = shared::WINDOW;
 static CACHE: Flag<Cache> = shared::CACHE;
 
+static UPLOAD_RATE: Flag<u64> = shared::UPLOAD_RATE;
+
+static DOWNLOAD_RATE: Flag<u64> = Flag::text("download-rate", "SIZE", Group::Limits, value::rate)
+    .default_words("no limit")
+    .help("Take from peers and origins at most this much per second")
+    .more("What only passes through the proxy, a POST for one, is not counted.");
+
+static TASK_UPLOAD_RATE: Flag<u64> =
+    Flag::text("task-upload-rate", "SIZE", Group::Limits, value::rate)
+        .default_words("no limit")
+        .help("The same bound for each content that is sent");
+
+static TASK_DOWNLOAD_RATE: Flag<u64> =
+    Flag::text("task-download-rate", "SIZE", Group::Limits, value::rate)
+        .default_words("no limit")
+        .help("The same bound for each content that is taken");
+
 static DRAIN: Flag<Duration> = Flag::text("drain", "DURATION", Group::Limits, value::duration)
     .default("10s")
     .help("How long running streams may finish when stopped");
@@ -82,6 +99,10 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &MEMORY,
     &WINDOW,
     &CACHE,
+    &UPLOAD_RATE,
+    &DOWNLOAD_RATE,
+    &TASK_UPLOAD_RATE,
+    &TASK_DOWNLOAD_RATE,
     &DRAIN,
     &FILTER_QUERY,
     &CA,
@@ -133,6 +154,14 @@ pub struct DfdaemonConfig {
     pub window: Window,
     /// Which pieces leave memory first.
     pub cache: Cache,
+    /// Bytes per second sent to peers, never 0.
+    pub upload_rate: Option<u64>,
+    /// Bytes per second taken from peers and origins, never 0.
+    pub download_rate: Option<u64>,
+    /// Bytes per second sent of each task, never 0.
+    pub task_upload_rate: Option<u64>,
+    /// Bytes per second taken of each task, never 0.
+    pub task_download_rate: Option<u64>,
     /// How long running streams may finish at a graceful stop; may be zero.
     pub drain: Duration,
     /// Query parameters left out of a URL's identity.
@@ -206,6 +235,10 @@ impl DfdaemonConfig {
             memory: values.one(&MEMORY)?,
             window: values.one(&WINDOW)?,
             cache: values.one(&CACHE)?,
+            upload_rate: values.maybe(&UPLOAD_RATE)?,
+            download_rate: values.maybe(&DOWNLOAD_RATE)?,
+            task_upload_rate: values.maybe(&TASK_UPLOAD_RATE)?,
+            task_download_rate: values.maybe(&TASK_DOWNLOAD_RATE)?,
             drain: values.one(&DRAIN)?,
             filter_query: values.list(&FILTER_QUERY)?,
             ca: values.list(&CA)?,

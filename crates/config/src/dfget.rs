@@ -65,6 +65,11 @@ static NO_ORIGIN: Flag<bool> = Flag::text("no-origin", "", Group::Peers, value::
     .arity(Arity::Switch)
     .help("Take it from peers only, fail if they do not have it");
 
+static BACKGROUND: Flag<bool> = Flag::text("background", "", Group::Limits, value::switch)
+    .arity(Arity::Switch)
+    .help("Let all other downloads go first, here and at peers")
+    .more("For what nobody waits for yet. It stands still for as long as others need the bytes.");
+
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
     .default("0.0.0.0:0")
     .help("Where to serve pieces to peers meanwhile");
@@ -79,6 +84,8 @@ static CACHE: Flag<Cache> = shared::CACHE;
 static LIMIT_RATE: Flag<u64> = Flag::text("limit-rate", "SIZE", Group::Limits, value::rate)
     .default_words("no limit")
     .help("Download at most this much per second");
+
+static UPLOAD_RATE: Flag<u64> = shared::UPLOAD_RATE;
 
 static TIMEOUT: Flag<Duration> = Flag::text("timeout", "DURATION", Group::Limits, value::wait)
     .default_words("no limit")
@@ -121,6 +128,8 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &WINDOW,
     &CACHE,
     &LIMIT_RATE,
+    &UPLOAD_RATE,
+    &BACKGROUND,
     &TIMEOUT,
     &HEADER,
     &CA,
@@ -186,6 +195,10 @@ pub struct DfgetConfig {
     pub cache: Cache,
     /// Bytes per second, never 0.
     pub limit_rate: Option<u64>,
+    /// Bytes per second sent to peers, never 0.
+    pub upload_rate: Option<u64>,
+    /// Nobody waits for the bytes: others go first.
+    pub background: bool,
     /// Longest time for the whole download.
     pub timeout: Option<Duration>,
     /// Headers for the origin, in the order given; all values are marked sensitive.
@@ -274,6 +287,8 @@ impl DfgetConfig {
             window: values.one(&WINDOW)?,
             cache: values.one(&CACHE)?,
             limit_rate: values.maybe(&LIMIT_RATE)?,
+            upload_rate: values.maybe(&UPLOAD_RATE)?,
+            background: values.on(&BACKGROUND)?,
             timeout: values.maybe(&TIMEOUT)?,
             headers,
             ca: values.list(&CA)?,

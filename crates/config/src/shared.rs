@@ -58,6 +58,10 @@ pub(crate) const CACHE: Flag<Cache> = Flag::text("cache", "lru|swarm", Group::Li
         "lru: what was used least recently. swarm: what other peers keep, so that peers that read \
          the same together hold more of it than each of them has room for.",
     );
+pub(crate) const UPLOAD_RATE: Flag<u64> =
+    Flag::text("upload-rate", "SIZE", Group::Limits, value::rate)
+        .default_words("no limit")
+        .help("Send peers at most this much per second");
 
 pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
     .arity(Arity::Paths)

@@ -17,7 +17,7 @@ use std::{
 
 use pantala_config::{Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
-use pantala_node::{Eviction, Node, NodeConfig};
+use pantala_node::{Eviction, Node, NodeConfig, RateLimits};
 use pantala_origin::OriginConfig;
 use pantala_proxy::{Proxy, ProxyConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -113,6 +113,12 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
             Cache::Swarm => Eviction::Swarm,
         },
         uploads: config.uploads,
+        rates: RateLimits {
+            upload: config.upload_rate,
+            download: config.download_rate,
+            task_upload: config.task_upload_rate,
+            task_download: config.task_download_rate,
+        },
         origin: OriginConfig {
             ca: config.ca.clone(),
             connect_timeout: config.connect_timeout,

@@ -3,8 +3,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use pantala_config::{Cache, DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Window};
 use pantala_core::{Error, Kind, Result, Who};
-use pantala_node::{ContentRequest, Eviction, Node, NodeConfig, Opened, Range, StreamIo, Totals};
-use pantala_origin::{OriginBody, OriginConfig};
+use pantala_node::{
+    ContentRequest, DirectStream, Eviction, Node, NodeConfig, Opened, Range, RateLimits, StreamIo,
+    Totals,
+};
+use pantala_origin::OriginConfig;
 use pantala_proxy::api::{
     StreamRequest,
     client::{self, DaemonStream},
@@ -21,12 +24,8 @@ pub(crate) struct Source {
 enum Body {
     Daemon(Box<DaemonStream>),
     Stream(Box<StreamIo>),
-    /// A response that is not shared; the bytes before the wanted range are left out.
-    Direct {
-        body: Box<OriginBody>,
-        start: u64,
-        end: Option<u64>,
-    },
+    /// A response that is not shared.
+    Direct(Box<DirectStream>),
 }
 
 impl Source {
@@ -65,24 +64,11 @@ impl Source {
                     .map(|end| end - content.start);
                 (length, Body::Stream(Box::new(content.stream)))
             }
-            Opened::Direct(response) => {
-                let total = response.meta.length;
-                let (start, end) = match config.range {
-                    None => (0, total),
-                    Some(range) => match total.map(|total| range.resolve(total)) {
-                        Some(Some(range)) => (range.start(), range.end()),
-                        Some(None) => return Err(outside(total)),
-                        None => match range {
-                            ConfigRange::Bytes(range) => (range.start(), range.end()),
-                            ConfigRange::Suffix(_) => return Err(outside(total)),
-                        },
-                    },
-                };
-                let body = Box::new(response.body);
-                (
-                    end.map(|end| end - start),
-                    Body::Direct { body, start, end },
-                )
+            Opened::Direct(direct) => {
+                let stream = direct.wanted()?;
+                let (start, end) = stream.bounds();
+                let length = end.map(|end| end.saturating_sub(start));
+                (length, Body::Direct(Box::new(stream)))
             }
         };
         Ok(Self {
@@ -107,23 +93,7 @@ impl Source {
         match &mut self.bytes {
             Body::Daemon(stream) => stream.next().await,
             Body::Stream(stream) => stream.next().await,
-            Body::Direct { body, start, end } => loop {
-                let at = body.position();
-                if end.is_some_and(|end| at >= end) {
-                    return Ok(None);
-                }
-                let Some(mut bytes) = body.next().await? else {
-                    return Ok(None);
-                };
-                let skip = start.saturating_sub(at).min(bytes.len() as u64);
-                let mut bytes = bytes.split_off(skip as usize);
-                if let Some(end) = end {
-                    bytes.truncate(end.saturating_sub(at + skip).min(bytes.len() as u64) as usize);
-                }
-                if !bytes.is_empty() {
-                    return Ok(Some(bytes));
-                }
-            },
+            Body::Direct(stream) => stream.next().await,
         }
     }
 
@@ -136,17 +106,6 @@ impl Source {
             node.stop().await;
         }
     }
-}
-
-fn outside(total: Option<u64>) -> Error {
-    let of = total.map_or(String::from("of unknown length"), |total| {
-        format!("of {total} bytes")
-    });
-    Error::new(
-        Who::User,
-        Kind::RangeNotSatisfiable,
-        format!("the range lies outside the content {of}"),
-    )
 }
 
 fn daemon_request(config: &DfgetConfig) -> Result<StreamRequest> {
@@ -170,6 +129,7 @@ fn daemon_request(config: &DfgetConfig) -> Result<StreamRequest> {
         digest: config.digest.map(|digest| digest.to_string()),
         limit_rate: config.limit_rate,
         no_origin: config.no_origin,
+        background: config.background,
     })
 }
 
@@ -189,6 +149,10 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
             Cache::Swarm => Eviction::Swarm,
         },
         uploads: config.uploads,
+        rates: RateLimits {
+            upload: config.upload_rate,
+            ..RateLimits::default()
+        },
         origin: OriginConfig {
             ca: config.ca.clone(),
             connect_timeout: config.connect_timeout,
@@ -213,5 +177,6 @@ fn request(config: &DfgetConfig) -> ContentRequest {
         digest: config.digest,
         limit_rate: config.limit_rate,
         origin_allowed: !config.no_origin,
+        background: config.background,
     }
 }

@@ -1,3 +1,5 @@
+mod class;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -10,7 +12,7 @@ use pantala_core::{
 };
 use pantala_origin::{OriginBody, OriginClient};
 use pantala_store::{Change, PieceBuffer, PieceWriter, Store};
-use pantala_window::{Action, AttemptId, Event, Failure, ParentId, Picker, ReaderId, RunId};
+use pantala_window::{Action, AttemptId, Class, Event, Failure, ParentId, Picker, ReaderId, RunId};
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::AbortHandle,
@@ -22,6 +24,7 @@ use crate::{
     announce::Announcer,
     clock::Clock,
     error,
+    line::{Line, Turn, Yielding},
     links::{LinkHandle, Links, NotTaken, Want},
     metrics::Metrics,
     node::ControlPort,
@@ -71,6 +74,13 @@ pub(crate) struct Driver {
     registered: bool,
     poisoned: bool,
     share: u32,
+    class: Class,
+    /// Made while the task is of the background.
+    yielding: Option<Yielding>,
+    /// Made while a reader here waits for a piece, if that makes a difference to anybody.
+    claim: Option<Turn>,
+    /// How long the background pauses.
+    pause_until: Option<Instant>,
 }
 
 /// What a driver uses of its node.
@@ -85,6 +95,8 @@ pub(crate) struct Ports {
     pub clock: Clock,
     /// How many readers share the memory budget.
     pub readers: watch::Receiver<usize>,
+    /// What comes to this node.
+    pub line: Arc<Line>,
     pub tracker: TaskTracker,
     pub cancel: CancellationToken,
 }
@@ -184,6 +196,10 @@ impl Driver {
             registered: false,
             poisoned: false,
             share: 0,
+            class: Class::Foreground,
+            yielding: None,
+            claim: None,
+            pause_until: None,
         };
         if let Some(pieces) = driver.handle.pieces.geometry().pieces() {
             driver.feed(Event::Ended { pieces });
@@ -197,7 +213,10 @@ impl Driver {
     /// Runs until nobody wants the task and nothing of it is left, or the node stops.
     pub async fn run(mut self) {
         let cancel = self.ports.cancel.clone();
+        let line = self.ports.line.clone();
         loop {
+            let others = line.changed();
+            self.classify();
             self.settle();
             if self.is_over() {
                 break;
@@ -208,6 +227,7 @@ impl Driver {
                 () = cancel.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
                 () = self.handle.readers.changed.notified() => self.sync_readers(),
+                () = others => {}
                 change = self.news.recv() => self.change(change),
                 Ok(()) = self.ports.readers.changed() => self.sync_share(),
                 () = tokio::time::sleep_until(wakeup) => self.tick(),
@@ -270,6 +290,7 @@ impl Driver {
                 .map(|time| self.ports.clock.instant(time)),
         );
         sooner(self.announcer.due());
+        sooner(self.pause_until);
         sooner((!self.attempts.is_empty()).then(|| Instant::now() + PROGRESS));
         sooner((!self.runs.is_empty()).then_some(self.pulse_at));
         sooner(
@@ -716,6 +737,8 @@ impl Driver {
         let slow = windows
             .iter()
             .all(|&(_, _, size, held)| held >= 2 && 2 * held > size);
+        // That nothing comes is no parent's fault.
+        let slow = slow || self.class == Class::Paused;
         self.bound_since = slow.then(|| self.bound_since.unwrap_or(now));
         let bound = self.bound_since.is_some_and(|since| now - since >= BOUND);
         self.announcer.reader(position, bound);
@@ -775,9 +798,7 @@ impl Driver {
                         failures: 0,
                     },
                 );
-                self.ports
-                    .links
-                    .follow(addr, self.handle.id, self.handle.commands.clone());
+                self.ports.links.follow(addr, &self.handle);
             }
         }
         self.prefer();
@@ -874,9 +895,7 @@ impl Driver {
                 continue;
             };
             linked.retry_at = None;
-            self.ports
-                .links
-                .follow(addr, self.handle.id, self.handle.commands.clone());
+            self.ports.links.follow(addr, &self.handle);
         }
     }
 
@@ -1174,7 +1193,7 @@ impl Driver {
         let Some(state) = self.attempts.get(&attempt) else {
             return;
         };
-        let (piece, urgency) = (state.piece, state.urgency);
+        let (piece, urgency) = (state.piece, self.urgency(state));
         let link = self
             .parents
             .get(&state.parent)
@@ -1199,6 +1218,7 @@ impl Driver {
             urgency,
             writer,
             pieces: self.handle.pieces.clone(),
+            limits: self.handle.rates.download.clone(),
             commands: self.handle.commands.clone(),
         };
         if let Some(state) = self.attempts.get_mut(&attempt) {
@@ -1281,6 +1301,7 @@ impl Driver {
             run,
             pieces: self.handle.pieces.clone(),
             budget: self.ports.store.budget().clone(),
+            limits: self.handle.rates.download.clone(),
             commands: self.handle.commands.clone(),
             until,
             stop: stop.clone(),

@@ -17,11 +17,15 @@
 
 mod announce;
 mod clock;
+mod direct;
 mod driver;
 mod error;
+mod limiter;
+mod line;
 mod links;
 mod metrics;
 mod node;
+mod rates;
 mod readers;
 mod registration;
 mod run;
@@ -29,7 +33,9 @@ mod server;
 mod stream;
 mod task;
 
+pub use direct::{Direct, DirectHead, DirectStream};
 pub use metrics::{Metrics, Totals};
 pub use node::{Content, ContentRequest, Node, NodeConfig, Opened, Range, StreamView};
 pub use pantala_store::Eviction;
+pub use rates::RateLimits;
 pub use stream::StreamIo;

@@ -4,11 +4,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Error, Kind, PeerId, PieceIndex, Result, TaskId, Who, control::PeerAddr};
 use pantala_store::{PieceWriter, TaskPieces};
 use pantala_window::{AttemptId, Failure};
-use pantala_wire::link::{DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent};
+use pantala_wire::link::{
+    BACKGROUND, DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent,
+};
 use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
@@ -20,16 +22,28 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{metrics::Metrics, task::Command};
+use crate::{
+    limiter::Limits,
+    metrics::Metrics,
+    task::{Command, TaskHandle},
+};
 
 /// This peer's connections to its parents, one a parent, shared by all tasks.
+///
+/// A task with a bound of its own on what it takes has connections of its own: what waits unread
+/// in a connection would keep other tasks' bytes behind it.
 pub(crate) struct Links {
     me: PeerId,
     metrics: Metrics,
-    open: Mutex<HashMap<PeerId, LinkHandle>>,
+    /// The limits that bytes are under which nobody wants any more.
+    limits: Limits,
+    open: Mutex<HashMap<LinkKey, LinkHandle>>,
     tracker: TaskTracker,
     cancel: CancellationToken,
 }
+
+/// The parent, and the task when it has a connection of its own.
+type LinkKey = (PeerId, Option<TaskId>);
 
 /// The way to ask one parent.
 #[derive(Clone)]
@@ -46,6 +60,7 @@ pub(crate) struct Want {
     pub urgency: u32,
     pub writer: PieceWriter,
     pub pieces: Arc<TaskPieces>,
+    pub limits: Limits,
     pub commands: mpsc::Sender<Command>,
 }
 
@@ -65,6 +80,11 @@ enum Order {
         task: TaskId,
     },
     Want(Want),
+    Urge {
+        attempt: AttemptId,
+        task: TaskId,
+        urgency: u32,
+    },
     Cancel {
         attempt: AttemptId,
         task: TaskId,
@@ -81,12 +101,14 @@ impl Links {
     pub fn new(
         me: PeerId,
         metrics: Metrics,
+        limits: Limits,
         tracker: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
         Self {
             me,
             metrics,
+            limits,
             open: Mutex::default(),
             tracker,
             cancel,
@@ -95,22 +117,21 @@ impl Links {
 
     /// Has a link to a parent and follows a task there. The driver hears of it by
     /// [`Command::LinkUp`] or [`Command::LinkDown`].
-    pub fn follow(
-        self: &Arc<Self>,
-        parent: PeerAddr,
-        task: TaskId,
-        commands: mpsc::Sender<Command>,
-    ) {
-        let mut order = Order::Follow { task, commands };
+    pub fn follow(self: &Arc<Self>, parent: PeerAddr, task: &TaskHandle) {
+        let key = (parent.id, task.rates.own_pace.then_some(task.id));
+        let mut order = Order::Follow {
+            task: task.id,
+            commands: task.commands.clone(),
+        };
         let mut open = self.open.lock();
-        if let Some(link) = open.get(&parent.id) {
+        if let Some(link) = open.get(&key) {
             match link.orders.try_send(order) {
                 Ok(()) => return,
                 // It has just ended, or is hopelessly behind: a new one.
                 Err(error) => order = error.into_inner(),
             }
         }
-        let handle = self.start(parent, &mut open);
+        let handle = self.start(parent, key, &mut open);
         let _ = handle.orders.try_send(order);
     }
 
@@ -122,22 +143,29 @@ impl Links {
     fn start(
         self: &Arc<Self>,
         parent: PeerAddr,
-        open: &mut HashMap<PeerId, LinkHandle>,
+        key: LinkKey,
+        open: &mut HashMap<LinkKey, LinkHandle>,
     ) -> LinkHandle {
         let (orders, taken) = mpsc::channel(ORDERS);
         let handle = LinkHandle {
             peer: parent.id,
             orders,
         };
-        open.insert(parent.id, handle.clone());
+        open.insert(key, handle.clone());
         let (links, link) = (self.clone(), handle.clone());
         self.tracker.spawn(async move {
-            links.run(parent, link, taken).await;
+            links.run(parent, key, link, taken).await;
         });
         handle
     }
 
-    async fn run(&self, parent: PeerAddr, handle: LinkHandle, mut orders: mpsc::Receiver<Order>) {
+    async fn run(
+        &self,
+        parent: PeerAddr,
+        key: LinkKey,
+        handle: LinkHandle,
+        mut orders: mpsc::Receiver<Order>,
+    ) {
         let state = LinkState::default();
         let ended = tokio::select! {
             () = self.cancel.cancelled() => crate::error::stopping(),
@@ -146,10 +174,10 @@ impl Links {
         {
             let mut open = self.open.lock();
             if open
-                .get(&parent.id)
+                .get(&key)
                 .is_some_and(|link| link.orders.same_channel(&handle.orders))
             {
-                open.remove(&parent.id);
+                open.remove(&key);
             }
         }
         drop(handle);
@@ -161,7 +189,7 @@ impl Links {
                     state.inner.lock().followers.insert(task, commands);
                 }
                 Order::Want(want) => fail(want, Failure::Gone).await,
-                Order::Unfollow { .. } | Order::Cancel { .. } => {}
+                Order::Unfollow { .. } | Order::Urge { .. } | Order::Cancel { .. } => {}
             }
         }
         let Inner {
@@ -271,6 +299,7 @@ impl Links {
     ) -> Result<()> {
         self.metrics.peer_received(frame.len as u64);
         let Some(mut want) = state.inner.lock().requests.remove(&frame.request) else {
+            self.limits.pass(frame.len).await;
             return reader.skip_data().await;
         };
         if frame.len > want.writer.remaining() {
@@ -282,12 +311,16 @@ impl Links {
             ));
         }
         let mut fresh = want.writer.position() == 0;
-        let mut left = frame.len;
+        let (mut left, mut may) = (frame.len, 0);
         let mut result = Ok(());
         want.pieces.filling(want.piece, want.writer.buffer(), false);
         while left > 0 {
-            match reader.read_data(&mut want.writer).await {
-                Ok(len) => left -= len,
+            if may == 0 {
+                may = left.min(want.limits.step());
+                want.limits.pass(may).await;
+            }
+            match reader.read_data(&mut (&mut want.writer).limit(may)).await {
+                Ok(len) => (left, may) = (left - len, may - len),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -411,6 +444,15 @@ impl LinkHandle {
         let _ = self.orders.try_send(Order::Cancel { attempt, task });
     }
 
+    /// A request is of another urgency now. When the link is too full to hear it it stays as it is.
+    pub fn urge(&self, task: TaskId, attempt: AttemptId, urgency: u32) {
+        let _ = self.orders.try_send(Order::Urge {
+            attempt,
+            task,
+            urgency,
+        });
+    }
+
     /// No more news of a task.
     pub fn unfollow(&self, task: TaskId) {
         let _ = self.orders.try_send(Order::Unfollow { task });
@@ -467,6 +509,18 @@ impl LinkState {
                 inner.numbers.insert((want.task, want.attempt), request);
                 inner.requests.insert(request, want);
             }
+            Order::Urge {
+                attempt,
+                task,
+                urgency,
+            } => {
+                if let Some(&request) = inner.numbers.get(&(task, attempt)) {
+                    if let Some(want) = inner.requests.get_mut(&request) {
+                        want.urgency = urgency;
+                    }
+                    ToParent::Urge { request, urgency }.encode(out);
+                }
+            }
             Order::Cancel { attempt, task } => {
                 if let Some(request) = inner.numbers.remove(&(task, attempt)) {
                     if inner.requests.remove(&request).is_none() {
@@ -491,8 +545,11 @@ impl LinkState {
         }
     }
 
+    /// Whether a word of the parent is due. Background may wait for ever while others are served.
     fn is_waiting(&self) -> bool {
-        !self.inner.lock().requests.is_empty()
+        let inner = self.inner.lock();
+        let mut wants = inner.requests.values();
+        wants.any(|want| want.urgency & BACKGROUND == 0)
     }
 
     async fn tell(&self, task: TaskId, command: Command) {

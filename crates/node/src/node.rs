@@ -30,10 +30,12 @@ use url::Url;
 
 use crate::{
     clock::Clock,
+    direct::Direct,
     driver::{Driver, Ports},
     error,
     links::Links,
     metrics::{Metrics, Totals},
+    rates::{RateLimits, Rates},
     readers::{OriginSource, Reader},
     registration::{ANSWER_TIMEOUT, Answer, Registrations},
     run::ORIGIN_BUFFER,
@@ -61,6 +63,8 @@ pub struct NodeConfig {
     pub cache: Eviction,
     /// Transfers to children at once.
     pub uploads: usize,
+    /// How fast it sends and takes.
+    pub rates: RateLimits,
     /// How origins are spoken to.
     pub origin: OriginConfig,
     /// Query parameters that do not tell contents apart.
@@ -82,6 +86,8 @@ pub struct ContentRequest {
     pub limit_rate: Option<u64>,
     /// Whether the origin may be asked.
     pub origin_allowed: bool,
+    /// Nobody waits for the bytes: all readers who wait for theirs go first, here and at peers.
+    pub background: bool,
 }
 
 /// Which bytes of a content whose length may not be known yet.
@@ -99,7 +105,7 @@ pub enum Opened {
     /// Shared content.
     Content(Content),
     /// A response that is for this reader alone, straight from the origin.
-    Direct(Box<OriginResponse>),
+    Direct(Box<Direct>),
 }
 
 /// Shared content, opened for one reader.
@@ -146,6 +152,7 @@ struct Inner {
     peer_addr: SocketAddr,
     ports: Ports,
     registrations: Registrations,
+    rates: Rates,
     /// What is fresh here without asking the supernode again.
     fresh: Mutex<HashMap<ResourceKey, (TaskId, Instant)>>,
     /// Readers that the origin would serve, remembered for a short time.
@@ -224,6 +231,7 @@ impl Node {
         })?;
         let peer = PeerId::from_bytes(rand::random());
         let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let rates = Rates::new(config.rates);
         let store = Store::new(Budget::new(config.memory), config.cache);
         let metrics = Metrics::new();
         let tasks: Arc<Tasks> = Arc::default();
@@ -250,6 +258,7 @@ impl Node {
             links: Arc::new(Links::new(
                 peer,
                 metrics.clone(),
+                rates.download(),
                 tracker.clone(),
                 cancel.child_token(),
             )),
@@ -260,6 +269,7 @@ impl Node {
             metrics: metrics.clone(),
             clock: Clock::new(),
             readers: readers_seen,
+            line: Arc::default(),
             tracker: tracker.clone(),
             cancel: cancel.clone(),
         };
@@ -268,6 +278,8 @@ impl Node {
             tasks,
             metrics,
             slots: Arc::new(Semaphore::new(config.uploads.max(1))),
+            background_slots: Arc::new(Semaphore::new(config.uploads.max(1))),
+            line: Arc::default(),
             tracker: tracker.clone(),
             cancel,
         });
@@ -279,6 +291,7 @@ impl Node {
                 peer_addr,
                 ports,
                 registrations: Registrations::default(),
+                rates,
                 fresh: Mutex::default(),
                 admitted: Mutex::default(),
                 readers,
@@ -586,7 +599,7 @@ impl Node {
             say(Learned::Unshareable);
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
-                None => Ok(Opened::Direct(Box::new(response))),
+                None => Ok(self.opened_direct(response, &request)),
                 Some(_) => self.direct(request).await,
             };
         }
@@ -688,16 +701,22 @@ impl Node {
             Some(Range::Bytes(range)) => range,
             _ => ByteRange::ALL,
         };
-        let request = OriginRequest {
-            url: request.url,
-            headers: request.headers,
+        let asked = OriginRequest {
+            url: request.url.clone(),
+            headers: request.headers.clone(),
             range,
             expect: None,
         };
         let charge = self.origin_buffer().await;
-        let mut response = self.inner.ports.origin.get(request).await?;
+        let mut response = self.inner.ports.origin.get(asked).await?;
         response.body.hold(charge);
-        Ok(Opened::Direct(Box::new(response)))
+        Ok(self.opened_direct(response, &request))
+    }
+
+    fn opened_direct(&self, response: OriginResponse, request: &ContentRequest) -> Opened {
+        let limits = self.inner.rates.direct(request.limit_rate);
+        let direct = Direct::new(response, request.range, request.digest, limits);
+        Opened::Direct(Box::new(direct))
     }
 
     /// Opens a reader on a task that is here. `learned`: the origin has just served this reader.
@@ -718,7 +737,9 @@ impl Node {
             let (start, end) = bounds(request.range, task.meta.read().length)?;
             let geometry = task.pieces.geometry();
             let last = end.map(|end| geometry.piece_after(end));
-            let reader = task.readers.open(geometry.piece_at(start), last, source);
+            let reader =
+                task.readers
+                    .open(geometry.piece_at(start), last, source, request.background);
             Ok((task.clone(), reader, start, end))
         });
         let Some(found) = found else {
@@ -814,12 +835,15 @@ impl Node {
                 pieces: ports.store.open(known.task, geometry),
                 readers: Default::default(),
                 commands,
+                rates: self.inner.rates.task(),
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
+                awaited: 0.into(),
             })
         });
         if new && let Some(commands) = taken {
             let ranges = known.meta.ranges;
+            let piece_size = handle.pieces.geometry().piece_size();
             let config = WindowConfig {
                 window: match self.inner.config.window {
                     Some(pieces) => WindowSize::Static(pieces),
@@ -831,10 +855,13 @@ impl Node {
                 } else {
                     WindowConfig::default().return_after
                 },
+                patience: self
+                    .inner
+                    .rates
+                    .patience(WindowConfig::default().patience, piece_size),
                 seed: rand::random(),
                 ..WindowConfig::default()
             };
-            let piece_size = handle.pieces.geometry().piece_size();
             let picker = Picker::new(config, piece_size, ports.clock.now());
             let driver = Driver::new(handle.clone(), commands, picker, ports.clone(), solo);
             ports.tracker.spawn(driver.run());

@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     closed: AtomicBool,
     failure: OnceLock<Error>,
     pub source: OriginSource,
+    /// Nobody waits for it: others go first.
+    pub background: bool,
     /// Wakes the stream when bytes or bad news are there.
     pub waker: Arc<Notify>,
 }
@@ -51,6 +53,7 @@ impl Readers {
         first: PieceIndex,
         end: Option<PieceIndex>,
         source: OriginSource,
+        background: bool,
     ) -> Arc<Reader> {
         let id = self.counter.fetch_add(1, Ordering::Relaxed);
         let reader = Arc::new(Reader {
@@ -61,6 +64,7 @@ impl Readers {
             closed: AtomicBool::new(false),
             failure: OnceLock::new(),
             source,
+            background,
             waker: Arc::new(Notify::new()),
         });
         self.list.lock().insert(id, reader.clone());

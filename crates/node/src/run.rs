@@ -9,13 +9,14 @@ use pantala_window::RunId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{readers::OriginSource, task::Command};
+use crate::{limiter::Limits, readers::OriginSource, task::Command};
 
 /// One transfer from the origin over consecutive pieces, carried out.
 pub(crate) struct OriginRun {
     pub run: RunId,
     pub pieces: Arc<TaskPieces>,
     pub budget: Arc<Budget>,
+    pub limits: Limits,
     pub commands: mpsc::Sender<Command>,
     /// The piece that must not be begun before told.
     pub until: watch::Receiver<PieceIndex>,
@@ -85,7 +86,7 @@ impl OriginRun {
                 body
             }
         };
-        let mut left = skip_to(&mut body, geometry.start(first)).await?;
+        let mut left = skip_to(&mut body, geometry.start(first), &self.limits).await?;
         let mut piece = first;
         while geometry.has(piece) {
             if self.wait_for_leave(piece).await.is_err() {
@@ -160,7 +161,8 @@ impl OriginRun {
                 }
             }
             let fresh = writer.position() == 0;
-            let take = left.len().min(writer.remaining());
+            let take = left.len().min(writer.remaining()).min(self.limits.step());
+            self.limits.pass(take).await;
             writer.append(&left.split_to(take));
             if fresh {
                 if !begun {
@@ -197,7 +199,7 @@ fn range_of(
 }
 
 /// Reads past what lies before `offset`; gives what came beyond it.
-async fn skip_to(body: &mut OriginBody, offset: u64) -> Result<bytes::Bytes> {
+async fn skip_to(body: &mut OriginBody, offset: u64, limits: &Limits) -> Result<bytes::Bytes> {
     while body.position() < offset {
         let at = body.position();
         let Some(mut bytes) = body.next().await? else {
@@ -205,8 +207,10 @@ async fn skip_to(body: &mut OriginBody, offset: u64) -> Result<bytes::Bytes> {
             return Err(Error::new(Who::Origin, Kind::Protocol, what));
         };
         if body.position() > offset {
+            limits.pass((offset - at) as usize).await;
             return Ok(bytes.split_off((offset - at) as usize));
         }
+        limits.pass(bytes.len()).await;
     }
     Ok(bytes::Bytes::new())
 }

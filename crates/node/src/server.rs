@@ -8,7 +8,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use pantala_core::{BLOCK_MAX, PeerId, PieceIndex, PieceSet, Result, TaskId};
 use pantala_store::{Change, Claim, Slot};
-use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent, data_header};
+use pantala_wire::link::{BACKGROUND, FrameReader, Refusal, ToChild, ToParent, data_header};
 use tokio::{
     io::AsyncWriteExt,
     net::{
@@ -21,8 +21,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    limiter::Passage,
+    line::{Line, Turn},
     metrics::{Level, Metrics},
-    task::{TaskHandle, Tasks},
+    task::{Awaited, TaskHandle, Tasks},
 };
 
 /// Serves pieces to children: complete ones from memory, and those in flight block by block as
@@ -33,6 +35,10 @@ pub(crate) struct PeerServer {
     pub metrics: Metrics,
     /// Transfers that use this peer's uplink at once.
     pub slots: Arc<Semaphore>,
+    /// The same for the background: it must not be found in a slot that a reader waits for.
+    pub background_slots: Arc<Semaphore>,
+    /// This peer's uplink: the background has it only when nobody else has bytes to be sent.
+    pub line: Arc<Line>,
     pub tracker: TaskTracker,
     pub cancel: CancellationToken,
 }
@@ -106,6 +112,9 @@ impl PeerServer {
             requests: Vec::new(),
             unsaid: Vec::new(),
             slot: None,
+            again: None,
+            claim: None,
+            yields: false,
         };
         tracing::trace!(%from, "a child came");
         tokio::select! {
@@ -148,12 +157,20 @@ struct Child<'a> {
     /// Requests whose last word is in `out`: who waits until all are served waits for that too.
     unsaid: Vec<Request>,
     slot: Option<Slotted>,
+    /// When a limit lets something through, if nothing but limits is in the way.
+    again: Option<Instant>,
+    /// Made while a foreground request could use the uplink.
+    claim: Option<Turn>,
+    /// A background request could use the uplink if nobody else did.
+    yields: bool,
 }
 
 struct Followed {
     handle: Arc<TaskHandle>,
     /// `None` when the child only wants pieces, not news.
     news: Option<broadcast::Receiver<Change>>,
+    /// The next block's way through the limits, whichever request it will be for.
+    passage: Passage,
 }
 
 impl Followed {
@@ -174,7 +191,21 @@ struct Request {
     since: Instant,
     /// Keeps the piece here as long as that is possible; `None` while the task is unknown.
     claim: Option<Claim>,
+    awaited: Option<Awaited>,
     _level: Level,
+}
+
+impl Request {
+    fn is_background(&self) -> bool {
+        self.urgency & BACKGROUND != 0
+    }
+
+    /// Says at its task whether a reader waits there for bytes that are not here yet.
+    fn awaits(&mut self, task: &Arc<TaskHandle>, awaits: bool) {
+        if awaits != self.awaited.is_some() {
+            self.awaited = awaits.then(|| Awaited::new(task));
+        }
+    }
 }
 
 /// The right to use the uplink for one request.
@@ -223,6 +254,7 @@ impl Child<'_> {
                     self.leave_slot(request);
                 }
                 Next::Nothing => {
+                    // Who waits, for bytes or for a limit, keeps nobody from the uplink.
                     self.slot = None;
                     self.flush().await?;
                     self.wait(&mut said).await?;
@@ -233,6 +265,10 @@ impl Child<'_> {
 
     async fn wait(&mut self, said: &mut mpsc::Receiver<ToParent>) -> Result<()> {
         let changed = self.server.tasks.changed.notified();
+        let others = self.server.line.changed();
+        if self.yields && self.server.line.is_free() {
+            return Ok(());
+        }
         let unknown = !self.unknown.is_empty()
             || self
                 .requests
@@ -241,6 +277,8 @@ impl Child<'_> {
         let message = tokio::select! {
             message = said.recv() => message,
             () = self.waker.notified() => return Ok(()),
+            () = others, if self.yields => return Ok(()),
+            () = sleep_until(self.again), if self.again.is_some() => return Ok(()),
             () = changed, if unknown => {
                 self.look_for_unknown();
                 return Ok(());
@@ -297,8 +335,16 @@ impl Child<'_> {
                     urgency,
                     since: Instant::now(),
                     claim: followed.map(|followed| followed.handle.pieces.claim(piece)),
+                    awaited: None,
                     _level: self.server.metrics.request(),
                 });
+            }
+            ToParent::Urge { request, urgency } => {
+                for found in &mut self.requests {
+                    if found.number == request {
+                        found.urgency = urgency;
+                    }
+                }
             }
             ToParent::Cancel { request } => {
                 self.requests.retain(|found| found.number != request);
@@ -323,7 +369,12 @@ impl Child<'_> {
         for request in self.requests.iter_mut().filter(|found| found.task == task) {
             request.claim = Some(handle.pieces.claim(request.piece));
         }
-        self.followed.insert(task, Followed { handle, news: None });
+        let followed = Followed {
+            handle,
+            news: None,
+            passage: Passage::default(),
+        };
+        self.followed.insert(task, followed);
         true
     }
 
@@ -405,7 +456,8 @@ impl Child<'_> {
     }
 
     /// The most urgent request that something can be done for. A request that is being sent is
-    /// finished before another of the same urgency is begun.
+    /// finished before another of the same urgency is begun. Background is sent only when no child
+    /// has a foreground request that something could be done for.
     fn next(&mut self) -> Next {
         let begun = self.slot.as_ref().map(|slot| slot.request);
         let key = |request: &Request| {
@@ -416,13 +468,20 @@ impl Child<'_> {
             )
         };
         self.requests.sort_unstable_by_key(key);
-        for (at, request) in self.requests.iter().enumerate() {
-            let Some(followed) = self.followed.get(&request.task) else {
+        self.again = None;
+        let mut held_up = Vec::new();
+        self.yields = false;
+        let slot = self.slot.as_ref();
+        let own_pace = slot.filter(|slot| slot.permit.is_none()).and(begun);
+        let mut claims = false;
+        for (at, request) in self.requests.iter_mut().enumerate() {
+            let Some(followed) = self.followed.get_mut(&request.task) else {
                 if request.since.elapsed() >= UNKNOWN_TASK {
                     return Next::Refuse { at };
                 }
                 continue;
             };
+            let background = request.is_background();
             let (buffer, complete) = match followed.handle.pieces.slot(request.piece) {
                 Slot::Held(buffer) => (buffer, true),
                 Slot::Filling { buffer, .. } => {
@@ -433,12 +492,54 @@ impl Child<'_> {
                     if followed.is_hopeless(request.piece, request.sent) {
                         return Next::Refuse { at };
                     }
+                    request.awaits(&followed.handle, !background);
                     continue;
                 }
             };
+            request.awaits(&followed.handle, !background && !complete);
             let there = buffer.len();
             if there > request.sent {
+                if background {
+                    if !claims {
+                        self.claim = None;
+                    }
+                    if claims || !self.server.line.is_free() {
+                        self.yields = true;
+                        continue;
+                    }
+                } else if own_pace != Some(request.number) {
+                    claims = true;
+                    let line = &self.server.line;
+                    self.claim.get_or_insert_with(|| line.claim());
+                }
                 let end = there.min(request.sent + BLOCK);
+                let limits = &followed.handle.rates.upload;
+                let end = if limits.is_none() {
+                    end
+                } else {
+                    // One place in line for all requests: the most urgent one has it.
+                    if held_up.contains(&request.task) {
+                        continue;
+                    }
+                    let passage = &mut followed.passage;
+                    let len = match passage.bytes() {
+                        0 => limits.step().min(end - request.sent),
+                        len => len,
+                    };
+                    let now = Instant::now();
+                    let passed = if background {
+                        passage.give_way(limits, now, len)
+                    } else {
+                        passage.go_on(limits, now, len)
+                    };
+                    if let Err(again) = passed {
+                        self.again = Some(self.again.map_or(again, |other| other.min(again)));
+                        held_up.push(request.task);
+                        continue;
+                    }
+                    followed.passage = Passage::default();
+                    end.min(request.sent + len)
+                };
                 return Next::Send {
                     at,
                     block: buffer.slice(request.sent..end),
@@ -448,16 +549,25 @@ impl Child<'_> {
                 return Next::Finish { at, size: there };
             }
         }
+        if !claims {
+            self.claim = None;
+        }
         Next::Nothing
     }
 
     async fn send(&mut self, at: usize, block: Bytes) -> Result<()> {
-        let (number, task, piece) = {
-            let request = &mut self.requests[at];
-            request.sent += block.len();
-            (request.number, request.task, request.piece)
+        let (number, background) = {
+            let request = &self.requests[at];
+            (request.number, request.is_background())
         };
-        self.take_slot(number).await;
+        self.take_slot(number, background).await;
+        if background && !self.server.line.is_free() {
+            // Somebody came while it waited for its slot.
+            return Ok(());
+        }
+        let request = &mut self.requests[at];
+        request.sent += block.len();
+        let (task, piece) = (request.task, request.piece);
         let len = block.len();
         self.out.extend_from_slice(&data_header(number, len));
         let mut frame = std::mem::take(&mut self.out).chain(block);
@@ -473,6 +583,7 @@ impl Child<'_> {
             && let Some(slot) = &mut self.slot
         {
             slot.permit = None;
+            self.claim = None;
         }
         if let Some(followed) = self.followed.get(&task) {
             followed.handle.pieces.touch(piece);
@@ -496,7 +607,7 @@ impl Child<'_> {
     }
 
     /// Waits in line for the uplink, unless the request has its place already.
-    async fn take_slot(&mut self, request: u32) {
+    async fn take_slot(&mut self, request: u32, background: bool) {
         if self
             .slot
             .as_ref()
@@ -506,7 +617,12 @@ impl Child<'_> {
         }
         self.slot = None;
         // The semaphore is fair: who waits longest comes next. It is never closed.
-        let permit = self.server.slots.clone().acquire_owned().await.ok();
+        let slots = if background {
+            &self.server.background_slots
+        } else {
+            &self.server.slots
+        };
+        let permit = slots.clone().acquire_owned().await.ok();
         self.slot = Some(Slotted {
             request,
             permit,
@@ -538,6 +654,12 @@ fn state(task: TaskId, held: &PieceSet, receiving: &PieceSet, out: &mut BytesMut
     }
 }
 
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
 fn stuck() -> pantala_core::Error {
     use pantala_core::{Error, Kind, Who};
     Error::new(Who::Peer, Kind::Timeout, "takes nothing any more")
@@ -551,3 +673,6 @@ fn broke(error: &std::io::Error) -> pantala_core::Error {
         format!("the connection broke: {error}"),
     )
 }
+
+#[cfg(test)]
+mod tests;

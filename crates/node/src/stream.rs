@@ -5,14 +5,15 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use leaky_bucket::RateLimiter;
 use pantala_core::{ContentDigest, ContentHasher, Error, Kind, PieceIndex, Result, Who};
 use pantala_store::{PieceBuffer, Slot};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     error,
+    limiter::Limits,
     metrics::{Level, Metrics},
+    rates,
     readers::Reader,
     task::{Command, TaskHandle},
 };
@@ -32,7 +33,7 @@ pub struct StreamIo {
     /// The buffer the position lies in.
     current: Option<Current>,
     checksum: Option<Checksum>,
-    limiter: Option<RateLimiter>,
+    limits: Limits,
     /// The origin's word that this reader may have the content.
     admission: Option<JoinHandle<Result<()>>>,
     opened: Instant,
@@ -124,19 +125,6 @@ impl StreamIo {
             expected,
             names_content,
         });
-        let limiter = limit_rate.map(|rate| {
-            let rate = usize::try_from(rate).unwrap_or(usize::MAX).max(1);
-            let step = (rate / 20).max(1);
-            RateLimiter::builder()
-                .initial(step)
-                .max(step.max(CHUNK))
-                .refill(step)
-                .interval(
-                    std::time::Duration::from_secs(1) * step as u32
-                        / rate.min(u32::MAX as usize) as u32,
-                )
-                .build()
-        });
         Self {
             _level: metrics.reader(),
             task,
@@ -146,7 +134,7 @@ impl StreamIo {
             end,
             current: None,
             checksum,
-            limiter,
+            limits: rates::reader(limit_rate),
             admission,
             opened,
             first_byte: false,
@@ -166,10 +154,11 @@ impl StreamIo {
         let geometry = self.task.pieces.geometry();
         self.task.readers.close(&self.reader);
         let (end, source) = (self.reader.end, self.reader.source.clone());
+        let background = self.reader.background;
         self.reader = self
             .task
             .readers
-            .open(geometry.piece_at(position), end, source);
+            .open(geometry.piece_at(position), end, source, background);
         self.task.pieces.wake_on_readable(&self.reader.waker);
         self.position = position;
         self.current = None;
@@ -233,9 +222,8 @@ impl StreamIo {
         let Some((from, to)) = self.ready().await? else {
             return self.finish().map(|()| None);
         };
-        if let Some(limiter) = &self.limiter {
-            limiter.acquire(to - from).await;
-        }
+        let to = to.min(from + self.limits.step());
+        self.limits.pass(to - from).await;
         let Some(current) = &self.current else {
             return Err(internal());
         };

@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use pantala_core::{
     ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
@@ -10,7 +13,7 @@ use pantala_window::{AttemptId, Failure, RunId, Snapshot};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::{links::LinkHandle, readers::Readers};
+use crate::{links::LinkHandle, rates::TaskRates, readers::Readers};
 
 /// A content this peer streams or holds, as everybody but its driver sees it.
 pub(crate) struct TaskHandle {
@@ -22,10 +25,33 @@ pub(crate) struct TaskHandle {
     pub pieces: Arc<TaskPieces>,
     pub readers: Readers,
     pub commands: mpsc::Sender<Command>,
+    /// How fast its bytes may come and go.
+    pub rates: TaskRates,
     /// The pieces a reader here still needs: what children may wait for.
     pub planned: Mutex<Planned>,
     /// Whether the whole content was found to have the digest it is named by.
     pub proven: std::sync::atomic::AtomicBool,
+    /// Requests of children whose readers wait for bytes that are not here yet.
+    pub awaited: std::sync::atomic::AtomicUsize,
+}
+
+/// A child's request for bytes that are not here yet and that its reader waits for: the task is no
+/// background then.
+pub(crate) struct Awaited(Arc<TaskHandle>);
+
+impl Awaited {
+    pub fn new(task: &Arc<TaskHandle>) -> Self {
+        if task.awaited.fetch_add(1, Ordering::Relaxed) == 0 {
+            task.readers.changed.notify_one();
+        }
+        Self(task.clone())
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What children may wait for at this peer.

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Who};
-use pantala_node::{Content, ContentRequest, Node, Opened, Range, StreamIo};
-use pantala_origin::OriginResponse;
+use pantala_node::{Content, ContentRequest, Direct, DirectHead, Node, Opened, Range, StreamIo};
 use url::Url;
 
 use crate::{
@@ -46,12 +44,13 @@ pub(crate) async fn get(
         digest,
         limit_rate: None,
         origin_allowed: true,
+        background: false,
     };
     let error = match begin(&context.node, &asked).await {
         Ok(Begun::Content(content, first)) => {
             return answer(&parts.headers, wanted.is_some(), *content, first);
         }
-        Ok(Begun::Direct(response)) => return relay(*response),
+        Ok(Begun::Direct(direct)) => return relay(*direct),
         Err(error) => error,
     };
     tracing::debug!(%error, "no content for a client");
@@ -67,7 +66,7 @@ pub(crate) enum Begun {
     /// Shared content and its first bytes, as far as they are there.
     Content(Box<Content>, Option<Bytes>),
     /// A response for this reader alone.
-    Direct(Box<OriginResponse>),
+    Direct(Box<Direct>),
 }
 
 /// Opens content and waits for its first bytes: until then whatever fails can still be said with
@@ -82,7 +81,7 @@ pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun
     };
     let mut content = match opened? {
         Opened::Content(content) => content,
-        Opened::Direct(response) => return Ok(Begun::Direct(response)),
+        Opened::Direct(direct) => return Ok(Begun::Direct(direct)),
     };
     if request.range.is_some() && content.meta.length.is_none() {
         // Where it ends is not known, so no part of it can be named: a server may send it all.
@@ -92,7 +91,7 @@ pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun
         };
         content = match node.open(whole).await? {
             Opened::Content(content) => content,
-            Opened::Direct(response) => return Ok(Begun::Direct(response)),
+            Opened::Direct(direct) => return Ok(Begun::Direct(direct)),
         };
     }
     content.end = content.end.or(content.meta.length);
@@ -245,16 +244,15 @@ pub(crate) fn put_meta(headers: &mut HeaderMap, meta: &ContentMeta) {
 }
 
 /// A response for this client alone.
-fn relay(response: OriginResponse) -> Reply {
-    let OriginResponse {
+fn relay(direct: Direct) -> Reply {
+    let (head, stream) = direct.whole();
+    let DirectHead {
         status,
         mut headers,
         meta,
         start,
         end,
-        body,
-        ..
-    } = response;
+    } = head;
     drop_hop_by_hop(&mut headers);
     let length = end.map(|end| end.saturating_sub(start));
     // The body goes on where this very answer ends short of what was asked for.
@@ -267,9 +265,7 @@ fn relay(response: OriginResponse) -> Reply {
             range::content_range(start, end, total),
         );
     }
-    let rest: Blocks = Box::pin(stream::try_unfold(body, |mut body| async move {
-        Ok(body.next().await?.map(|bytes| (bytes, body)))
-    }));
+    let rest: Blocks = Box::pin(stream.into_stream());
     let mut reply = Response::new(ContentBody::new(None, rest, length).into());
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pantala_core::PieceIndex;
 
 use crate::{
-    AttemptId, Event, Failure, ParentId, ReaderId, RunId, Window,
+    AttemptId, Class, Event, Failure, ParentId, ReaderId, RunId, Window,
     parents::Parent,
     picker::{Picker, Supernode},
 };
@@ -67,6 +67,12 @@ impl Picker {
             Event::Fetched { attempt, bytes } => return self.fetched(attempt, bytes),
             Event::Failed { attempt, failure } => return self.failed(attempt, failure),
             Event::Corrupt { attempt } => return self.corrupt(attempt),
+            Event::Class(class) => {
+                if class == Class::Paused && self.class != class {
+                    self.paused_since = self.now;
+                }
+                self.class = class;
+            }
             Event::Tick => {}
             Event::ParentUp { .. }
             | Event::ParentDown { .. }

@@ -41,7 +41,7 @@ mod work;
 
 pub use leases::PieceRanges;
 pub use message::{
-    Action, AttemptId, Config, Event, Failure, ParentId, ReaderId, RunId, Source, WindowSize,
+    Action, AttemptId, Class, Config, Event, Failure, ParentId, ReaderId, RunId, Source, WindowSize,
 };
 pub use picker::{Picker, Snapshot};
 pub use window::Window;

@@ -233,8 +233,22 @@ pub enum Event {
         /// Which.
         piece: PieceIndex,
     },
+    /// What this peer's readers of the content are to others: foreground until told.
+    Class(Class),
     /// Nothing but time has passed.
     Tick,
+}
+
+/// What a task's readers are to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Class {
+    /// Somebody waits for the bytes.
+    #[default]
+    Foreground,
+    /// Nobody does: that others go first makes no parent late.
+    Background,
+    /// Somebody else waits for bytes: nothing is asked for beyond what is under way.
+    Paused,
 }
 
 /// Where a piece is asked from.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pantala_core::PieceIndex;
 
 use crate::{
-    Action, RunId, Window,
+    Action, Class, RunId, Window,
     picker::{Picker, Supernode},
     runs::Run,
     wanted::Wanted,
@@ -246,6 +246,29 @@ impl Picker {
         for (first, end) in self.leases_from(from) {
             self.actions.push_back(Action::OfferLease { first, end });
         }
+    }
+
+    /// Gives back what this peer could go on with but will not now, when what comes already is here.
+    pub(crate) fn return_paused(&mut self) {
+        let Some(returns) = self.config.return_after else {
+            return;
+        };
+        if self.class != Class::Paused
+            || self.supernode != Supernode::Up
+            || self.leases.is_empty()
+            || self.runs.iter().any(|run| run.receiving)
+        {
+            return;
+        }
+        if self.now < self.paused_since + returns {
+            self.wake_at(self.paused_since + returns);
+            return;
+        }
+        for run in std::mem::take(&mut self.runs) {
+            self.actions.push_back(Action::StopRun { run: run.id });
+            self.release_run(&run);
+        }
+        self.return_leases(PieceIndex::new(0));
     }
 
     /// Gives back what no reader here will ever need, so that somebody else can bring it.

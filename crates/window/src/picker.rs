@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pantala_core::{PieceIndex, PieceSet, Time};
 
 use crate::{
-    Action, AttemptId, Config, Event, PieceRanges, ReaderId, Window,
+    Action, AttemptId, Class, Config, Event, PieceRanges, ReaderId, Window,
     parents::Parents,
     requests::{Ask, HedgeCredit},
     runs::Run,
@@ -31,6 +31,8 @@ pub struct Picker {
     pub(crate) vouched: PieceRanges,
     pub(crate) runs: Vec<Run>,
     pub(crate) supernode: Supernode,
+    pub(crate) class: Class,
+    pub(crate) paused_since: Time,
     /// What the supernode is asked for, or soon will be.
     pub(crate) asks: BTreeMap<PieceIndex, Ask>,
     /// Pieces of which everybody who has them delivers nothing, while there is no supernode.
@@ -98,6 +100,8 @@ impl Picker {
             vouched: PieceRanges::new(),
             runs: Vec::new(),
             supernode: Supernode::Up,
+            class: Class::Foreground,
+            paused_since: Time::ZERO,
             asks: BTreeMap::new(),
             desperate: PieceSet::new(),
             tried: PieceSet::new(),
@@ -181,6 +185,7 @@ impl Picker {
         self.pin();
         self.cancel_unwanted(&wanted);
         self.return_unneeded();
+        self.return_paused();
         self.watch_heads(true);
         self.release_stalled();
         let origin = !self.leases.is_empty()
@@ -202,7 +207,8 @@ impl Picker {
         wanted.clear();
         for window in self.readers.values() {
             for (distance, piece) in window.pieces().enumerate() {
-                if !self.held.contains(piece) {
+                let under_way = || self.work.contains_key(&piece);
+                if !self.held.contains(piece) && (self.class != Class::Paused || under_way()) {
                     wanted.add(piece, distance as u32);
                 }
             }

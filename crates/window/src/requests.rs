@@ -6,7 +6,7 @@ use std::time::Duration;
 use pantala_core::{PieceIndex, Time};
 
 use crate::{
-    Action, AttemptId, ParentId,
+    Action, AttemptId, Class, ParentId,
     parents::Parent,
     picker::{Picker, Supernode},
     wanted::Wanted,
@@ -160,7 +160,7 @@ impl Picker {
     /// The supernode prefers somebody else now, and had its reasons: what another has begun and
     /// does not have itself is gone on with by the preferred one, if that has it or gets it.
     pub(crate) fn hasten_left_behind(&mut self) {
-        if !self.strayed {
+        if !self.strayed || self.class == Class::Paused {
             return;
         }
         let mut strayed = false;
@@ -222,6 +222,9 @@ impl Picker {
     /// Looks after the pieces that readers wait for right now: acts on those that are late, or
     /// only sees to it that they are looked at again when they would be.
     pub(crate) fn watch_heads(&mut self, act: bool) {
+        if self.class != Class::Foreground {
+            return;
+        }
         for (piece, since) in self.heads() {
             let Some(late_at) = self.late_at(piece, since) else {
                 continue;
@@ -238,6 +241,9 @@ impl Picker {
 
     /// Whether a head piece is late; if not, it is looked at again when it would be.
     pub(crate) fn is_late(&mut self) -> bool {
+        if self.class != Class::Foreground {
+            return false;
+        }
         let heads = self.heads().into_iter();
         let late_at = heads.filter_map(|(piece, since)| self.late_at(piece, since));
         let Some(at) = late_at.min() else {

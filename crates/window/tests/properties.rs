@@ -7,7 +7,7 @@ use std::{
 
 use pantala_core::{PieceIndex, Time};
 use pantala_window::{
-    Action, AttemptId, Config, Event, Failure, ParentId, Picker, ReaderId, RunId, WindowSize,
+    Action, AttemptId, Class, Config, Event, Failure, ParentId, Picker, ReaderId, RunId, WindowSize,
 };
 use proptest::prelude::*;
 
@@ -30,6 +30,7 @@ struct Run {
 
 /// Everything around a picker, as its driver would see it.
 struct World {
+    class: Class,
     picker: Picker,
     now: Time,
     share: u32,
@@ -54,6 +55,7 @@ impl World {
             ..Config::default()
         };
         let mut world = Self {
+            class: Class::Foreground,
             picker: Picker::new(config, PIECE, Time::ZERO),
             now: Time::ZERO,
             share: u32::MAX,
@@ -316,6 +318,11 @@ impl World {
                 self.share = 1 + n % 20;
                 self.tell(Event::Share { pieces: self.share });
             }
+            22 => {
+                let class = [Class::Foreground, Class::Background, Class::Paused][nth(3)];
+                self.class = class;
+                self.tell(Event::Class(class));
+            }
             _ => {
                 self.now = self.now + Duration::from_millis(u64::from(n % 400));
                 self.tell(Event::Tick);
@@ -441,6 +448,10 @@ impl World {
         if self.supernode != supernode {
             self.happen(10, 0);
         }
+        // The others have gone; who has been told nothing of classes is not told now.
+        if self.class != Class::Foreground {
+            self.tell(Event::Class(Class::Background));
+        }
         for _ in 0..3000 {
             if self.readers.values().all(|&(next, end)| next >= end) {
                 return;
@@ -499,7 +510,7 @@ proptest! {
         seed in any::<u64>(),
         adaptive in any::<bool>(),
         up in any::<bool>(),
-        happenings in prop::collection::vec((0u8..24, any::<u32>()), 0..250),
+        happenings in prop::collection::vec((0u8..25, any::<u32>()), 0..250),
     ) {
         let window = if adaptive {
             WindowSize::Adaptive { min: 2, max: 16 }

@@ -21,6 +21,8 @@ pub struct Origin {
 pub struct Script {
     /// How the end of a body is told.
     pub length: Length,
+    /// Forbids to keep what it sends: it is for who asked alone.
+    pub no_store: bool,
     /// Answers every range with the whole, and does not offer any.
     pub ignore_ranges: bool,
     /// Closes the connection after so many bytes of a body, as long as there are cuts left.
@@ -251,6 +253,9 @@ impl Shared {
         }
         if !self.script.ignore_ranges {
             head += "Accept-Ranges: bytes\r\n";
+        }
+        if self.script.no_store {
+            head += "Cache-Control: no-store\r\n";
         }
         head += &format!("ETag: \"{}\"\r\n", &self.content.sha256()[..16]);
         match self.script.length {

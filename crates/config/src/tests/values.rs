@@ -58,6 +58,7 @@ fn every_flag_refuses_nonsense_and_says_what_is_allowed() {
         ("--memory", &["", "much", "-1", "4095KiB", "0"]),
         ("--window", &["0", "-1", "all", "9999999999"]),
         ("--limit-rate", &["0", "fast"]),
+        ("--upload-rate", &["0", "-1"]),
         ("--timeout", &["0", "0s", "soon", "10"]),
         ("--connect-timeout", &["0ms"]),
         ("--retries", &["-1", "101", "x"]),
@@ -102,6 +103,10 @@ fn every_flag_refuses_nonsense_and_says_what_is_allowed() {
         }
     }
     let cases: &[(&str, &[&str])] = &[
+        ("--upload-rate", &["0"]),
+        ("--download-rate", &["", "1MiB/s"]),
+        ("--task-upload-rate", &["no"]),
+        ("--task-download-rate", &["0"]),
         (
             "--mirror",
             &[

@@ -13,7 +13,6 @@
 //! Only programs on this host may use it, and no page in a browser.
 
 pub mod client;
-mod direct;
 mod report;
 pub(crate) mod server;
 mod streams;
@@ -55,6 +54,9 @@ pub struct StreamRequest {
     /// The origin may not be asked.
     #[serde(default)]
     pub no_origin: bool,
+    /// Nobody waits for the bytes: all other downloads go first, here and at peers.
+    #[serde(default)]
+    pub background: bool,
 }
 
 /// Leaves out the headers and the query: both may carry credentials.
@@ -66,6 +68,7 @@ impl std::fmt::Debug for StreamRequest {
             .field("digest", &self.digest)
             .field("limit_rate", &self.limit_rate)
             .field("no_origin", &self.no_origin)
+            .field("background", &self.background)
             .finish_non_exhaustive()
     }
 }

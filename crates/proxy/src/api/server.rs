@@ -7,7 +7,7 @@ use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
 use pantala_node::ContentRequest;
 use url::Url;
 
-use super::{END, ERROR, ErrorReport, LENGTH, START, StreamRequest, TASK, direct::Direct, streams};
+use super::{END, ERROR, ErrorReport, LENGTH, START, StreamRequest, TASK, streams};
 use crate::{
     body::{Blocks, ContentBody},
     content::{self, Begun},
@@ -80,11 +80,12 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
                 let task = Some(content.task);
                 (content.meta, task, content.start, content.end, first, rest)
             }
-            Begun::Direct(response) => {
-                let meta = response.meta.clone();
-                let direct = Direct::new(*response, wanted.range, wanted.digest)?;
-                let (start, end) = direct.bounds();
-                (meta, None, start, end, None, direct.into_blocks())
+            Begun::Direct(direct) => {
+                let meta = direct.meta().clone();
+                let stream = direct.wanted()?;
+                let (start, end) = stream.bounds();
+                let rest = Box::pin(stream.into_stream());
+                (meta, None, start, end, None, rest)
             }
         };
     let length = end.map(|end| end.saturating_sub(start));
@@ -179,6 +180,7 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         digest,
         limit_rate: wanted.limit_rate,
         origin_allowed: !wanted.no_origin,
+        background: wanted.background,
     })
 }
 

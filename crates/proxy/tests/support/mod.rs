@@ -58,6 +58,7 @@ impl Daemon {
                 backoff: Duration::from_millis(1),
                 ..OriginConfig::default()
             },
+            rates: Default::default(),
             filter_query: Vec::new(),
         })
         .await

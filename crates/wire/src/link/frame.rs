@@ -12,6 +12,9 @@ pub(super) const DATA_MAX: usize = 4 + BLOCK_MAX;
 /// Kind and length.
 pub(super) const HEADER: usize = 5;
 
+/// Set in an urgency: others go first, whoever's they are and however far from their reader.
+pub const BACKGROUND: u32 = 1 << 31;
+
 /// A child to its parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToParent {
@@ -40,7 +43,15 @@ pub enum ToParent {
         piece: PieceIndex,
         /// From which of its bytes on.
         offset: u32,
-        /// How many pieces lie between the child's reader and this one: 0 goes first.
+        /// How many pieces lie between the child's reader and this one: 0 goes first. With
+        /// [`BACKGROUND`] nobody waits for it.
+        urgency: u32,
+    },
+    /// The request is of another urgency now.
+    Urge {
+        /// Which.
+        request: u32,
+        /// As in [`ToParent::Want`].
         urgency: u32,
     },
     /// The request is not needed any more.
@@ -110,6 +121,7 @@ mod kind {
     pub const UNFOLLOW: u8 = 3;
     pub const WANT: u8 = 4;
     pub const CANCEL: u8 = 5;
+    pub const URGE: u8 = 6;
     pub const HOLDS: u8 = 16;
     pub const RECEIVING: u8 = 17;
     pub const LOST: u8 = 18;
@@ -186,6 +198,10 @@ impl ToParent {
                     out.put_u32(*urgency);
                 });
             }
+            ToParent::Urge { request, urgency } => frame(out, kind::URGE, |out| {
+                out.put_u32(*request);
+                out.put_u32(*urgency);
+            }),
             ToParent::Cancel { request } => {
                 frame(out, kind::CANCEL, |out| out.put_u32(*request));
             }
@@ -208,6 +224,10 @@ impl ToParent {
                 task: take_task(&mut payload)?,
                 piece: PieceIndex::new(take_u32(&mut payload)?),
                 offset: take_u32(&mut payload)?,
+                urgency: take_u32(&mut payload)?,
+            },
+            kind::URGE => ToParent::Urge {
+                request: take_u32(&mut payload)?,
                 urgency: take_u32(&mut payload)?,
             },
             kind::CANCEL => ToParent::Cancel {
@@ -393,6 +413,7 @@ mod tests {
                     urgency,
                 }
             }),
+            any::<(u32, u32)>().prop_map(|(request, urgency)| ToParent::Urge { request, urgency }),
             any::<u32>().prop_map(|request| ToParent::Cancel { request }),
         ]
     }

@@ -17,5 +17,5 @@
 mod frame;
 mod io;
 
-pub use frame::{Refusal, ToChild, ToParent, VERSION, data_header};
+pub use frame::{BACKGROUND, Refusal, ToChild, ToParent, VERSION, data_header};
 pub use io::{DataFrame, FrameReader, Incoming};

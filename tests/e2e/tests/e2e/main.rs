@@ -7,4 +7,5 @@ mod daemon;
 mod faults;
 mod liar;
 mod output;
+mod rates;
 mod swarm;
