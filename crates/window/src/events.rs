@@ -70,6 +70,8 @@ impl Picker {
             Event::Class(class) => {
                 if class == Class::Paused && self.class != class {
                     self.paused_since = self.now;
+                    // What has not begun to come is a window's worth: it would be in the way for long.
+                    self.release_waiting(|_, _, _| true);
                 }
                 self.class = class;
             }

@@ -247,7 +247,7 @@ pub enum Class {
     Foreground,
     /// Nobody does: that others go first makes no parent late.
     Background,
-    /// Somebody else waits for bytes: nothing is asked for beyond what is under way.
+    /// Somebody else waits for bytes: what has begun to come is let come, nothing else is asked for.
     Paused,
 }
 

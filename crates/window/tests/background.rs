@@ -83,8 +83,17 @@ fn a_parent_that_lets_others_go_first_is_not_late() {
 #[test]
 fn a_pause_lets_finish_what_is_under_way_and_asks_for_nothing() {
     let (mut driven, attempts) = Driven::new().with_parent();
-    driven.tell(Event::Class(Class::Paused));
-    for (piece, attempt) in (0..).map(PieceIndex::new).zip(attempts) {
+    let (begun, waiting) = attempts.split_at(2);
+    for &attempt in begun {
+        driven.tell(Event::Progress { attempt, bytes: 1 });
+    }
+    let actions = driven.tell(Event::Class(Class::Paused));
+    let cancelled = actions.iter().filter_map(|action| match action {
+        Action::Cancel { attempt, .. } => Some(*attempt),
+        _ => None,
+    });
+    assert_eq!(cancelled.collect::<Vec<_>>(), waiting);
+    for (piece, &attempt) in (0..).map(PieceIndex::new).zip(begun) {
         let bytes = 1 << 20;
         let mut actions = driven.tell(Event::Fetched { attempt, bytes });
         actions.extend(driven.tell(Event::Sealed { piece }));
