@@ -14,7 +14,7 @@ const PIECE: u64 = 1 << 20;
 /// A server with a task of three pieces.
 fn server() -> Arc<PeerServer> {
     let tasks = Arc::new(Tasks::default());
-    let store = Store::new(Budget::new(16 << 20));
+    let store = Store::new(Budget::new(16 << 20), pantala_store::Eviction::default());
     let pieces = store.open(TASK, Geometry::new(Some(3 * PIECE)));
     for piece in 0..3 {
         let charge = store.budget().try_charge(PIECE).unwrap();
