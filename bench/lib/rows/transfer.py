@@ -32,7 +32,7 @@ def measure(bench: Bench) -> list[Row]:
         name = place.content(SIZE)
         url = place.url(name)
         warm(place.namespace, daemon.proxy, url)
-        dfget = bench.programs.dfget(url, "-", place.supernode_at, place.node_address, "256MiB", _DFGET_PEER_PORT)
+        dfget = bench.programs.dfget(url, "-", place.supernode_at, place.node_address, "256MiB", port=_DFGET_PEER_PORT)
         read_together(ReaderSpec(place.namespace, place.files / name, place.log("check"), argv=dfget), 1)
         for _ in range(bench.repeat):
             theirs.append(_curl(place, url))

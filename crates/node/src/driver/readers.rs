@@ -1,0 +1,174 @@
+//! The readers of a task, the clock, and what is told of them.
+
+use super::*;
+
+impl Driver {
+    pub(super) fn change(&mut self, change: Result<Change, broadcast::error::RecvError>) {
+        match change {
+            Ok(Change::Held(piece)) => self.announcer.held(piece),
+            Ok(Change::Lost(piece)) => {
+                self.feed(Event::Evicted { piece });
+                self.announcer.lost(piece);
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                // Missed some: what is held now is what counts.
+                let (held, _, news) = self.handle.pieces.follow();
+                self.news = news;
+                let end = self.handle.pieces.geometry().pieces().unwrap_or(PIECES_MAX);
+                let known = self
+                    .digests
+                    .keys()
+                    .copied()
+                    .filter(|piece| piece.get() < end);
+                let gone: Vec<PieceIndex> = known.filter(|&piece| !held.contains(piece)).collect();
+                for piece in gone {
+                    self.feed(Event::Evicted { piece });
+                    self.announcer.lost(piece);
+                }
+                for piece in held.iter() {
+                    self.announcer.held(piece);
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => {}
+        }
+    }
+
+    pub(super) fn sync_readers(&mut self) {
+        let now: BTreeMap<u64, Arc<Reader>> = self
+            .handle
+            .readers
+            .all()
+            .into_iter()
+            .map(|reader| (reader.id, reader))
+            .collect();
+        let gone: Vec<u64> = self
+            .readers
+            .keys()
+            .copied()
+            .filter(|id| !now.contains_key(id))
+            .collect();
+        for id in gone {
+            self.readers.remove(&id);
+            self.feed(Event::ReaderClosed {
+                reader: ReaderId(id),
+            });
+        }
+        for (id, reader) in now {
+            let next = reader.next();
+            match self.readers.get_mut(&id) {
+                Some((_, told)) if *told == next => {}
+                Some((_, told)) => {
+                    *told = next;
+                    self.feed(Event::ReaderTook {
+                        reader: ReaderId(id),
+                        next,
+                    });
+                }
+                None => {
+                    self.sync_share();
+                    self.last_source = Some(reader.source.clone());
+                    let (first, end) = (next.max(reader.first), reader.end);
+                    self.readers.insert(id, (reader, first));
+                    self.feed(Event::ReaderOpened {
+                        reader: ReaderId(id),
+                        first,
+                        end,
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn sync_share(&mut self) {
+        let readers = *self.ports.readers.borrow_and_update();
+        // A quarter is left for what children want and what is on its way to sockets.
+        let bytes = self.ports.store.budget().limit() / 4 * 3 / readers.max(1) as u64;
+        let pieces = bytes / self.handle.pieces.geometry().piece_size();
+        let pieces = pieces.clamp(1, u64::from(u32::MAX)) as u32;
+        if pieces != self.share {
+            self.share = pieces;
+            self.feed(Event::Share { pieces });
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        self.progress();
+        for (attempt, writer) in std::mem::take(&mut self.busy) {
+            self.fetch_failed(attempt, Failure::Busy, writer);
+        }
+        self.redial(now);
+        // What an upload held when somebody asked for room may be free by now.
+        self.ports.store.budget().serve_line();
+        if self
+            .assumed
+            .as_ref()
+            .is_some_and(|assumed| now >= assumed.until)
+            && let Some(assumed) = self.assumed.take()
+            && self.ports.control.is_up()
+        {
+            self.feed(Event::LeaseEnded {
+                first: assumed.first,
+                end: None,
+            });
+        }
+        if now >= self.pulse_at {
+            self.pulse_at = now + PULSE;
+            if !self.runs.is_empty() {
+                self.pulse();
+            }
+            self.report_reader(now);
+        }
+        self.feed(Event::Tick);
+    }
+
+    pub(super) fn pulse(&mut self) {
+        let in_flight: u64 = self.attempts.len() as u64;
+        let bytes = std::mem::take(&mut self.pulse_bytes);
+        tracing::trace!(task = ?self.handle.id, bytes, in_flight, "pulse");
+        self.say(FromPeer::Pulse {
+            task: self.handle.id,
+            bytes,
+        });
+    }
+
+    /// How far the readers are, and whether they are what is slow.
+    pub(super) fn report_reader(&mut self, now: Instant) {
+        let windows = self.picker.snapshot().windows;
+        let Some(position) = windows.iter().map(|window| window.1).min() else {
+            // Nobody reads any more: this peer gets no more pieces.
+            if self.last_source.is_some()
+                && let Some(end) = self.handle.pieces.geometry().pieces()
+            {
+                self.announcer.reader(PieceIndex::new(end), false);
+            }
+            return;
+        };
+        let slow = windows
+            .iter()
+            .all(|&(_, _, size, held)| held >= 2 && 2 * held > size);
+        // That nothing comes is no parent's fault.
+        let slow = slow || self.class == Class::Paused;
+        self.bound_since = slow.then(|| self.bound_since.unwrap_or(now));
+        let bound = self.bound_since.is_some_and(|since| now - since >= BOUND);
+        self.announcer.reader(position, bound);
+    }
+
+    pub(super) fn progress(&mut self) {
+        let mut news = Vec::new();
+        for (&attempt, state) in &mut self.attempts {
+            let bytes = state
+                .buffer
+                .as_ref()
+                .map_or(0, |buffer| buffer.len() as u64);
+            if bytes > state.reported {
+                state.reported = bytes;
+                news.push((attempt, bytes));
+            }
+        }
+        for (attempt, bytes) in news {
+            self.feed(Event::Progress { attempt, bytes });
+        }
+    }
+}
