@@ -29,7 +29,7 @@ use crate::{
     announce::Announcer,
     clock::Clock,
     error,
-    line::{Line, Turn, Yielding},
+    line::{Line, LineClaim, Yielding},
     links::{LinkHandle, Links, NotTaken, Want},
     metrics::Metrics,
     node::ControlPort,
@@ -83,7 +83,7 @@ pub(crate) struct Driver {
     /// Made while the task is of the background.
     yielding: Option<Yielding>,
     /// Made while a reader here waits for a piece, if that makes a difference to anybody.
-    claim: Option<Turn>,
+    claim: Option<LineClaim>,
     /// How long the background pauses.
     pause_until: Option<Instant>,
 }

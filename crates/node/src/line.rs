@@ -19,18 +19,18 @@ pub(crate) struct Line {
 
 /// Foreground that uses it, or would if it could.
 #[derive(Debug)]
-pub(crate) struct Turn(Arc<Line>);
+pub(crate) struct LineClaim(Arc<Line>);
 
 /// Background that looks whether it is free.
 #[derive(Debug)]
 pub(crate) struct Yielding(Arc<Line>);
 
 impl Line {
-    pub fn claim(self: &Arc<Self>) -> Turn {
+    pub fn claim(self: &Arc<Self>) -> LineClaim {
         if self.claims.fetch_add(1, Ordering::SeqCst) == 0 {
             self.changed.notify_waiters();
         }
-        Turn(self.clone())
+        LineClaim(self.clone())
     }
 
     pub fn yielding(self: &Arc<Self>) -> Yielding {
@@ -56,7 +56,7 @@ impl Line {
     }
 }
 
-impl Drop for Turn {
+impl Drop for LineClaim {
     fn drop(&mut self) {
         if self.0.claims.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.changed.notify_waiters();

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     limiter::Passage,
-    line::{Line, Turn},
+    line::{Line, LineClaim},
     metrics::{Level, Metrics},
     task::{Awaited, TaskHandle, Tasks},
 };
@@ -160,7 +160,7 @@ struct Child<'a> {
     /// When a limit lets something through, if nothing but limits is in the way.
     again: Option<Instant>,
     /// Made while a foreground request could use the uplink.
-    claim: Option<Turn>,
+    claim: Option<LineClaim>,
     /// A background request could use the uplink if nobody else did.
     yields: bool,
 }

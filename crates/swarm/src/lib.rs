@@ -20,6 +20,9 @@
 //!   against it by a probe: a lease for a piece ahead, which takes the lease over if it is quicker.
 //! - Members are told their turns at keeping pieces, so that those in step evict different ones,
 //!   and whoever holds a last copy is told that.
+//! - Near ones first, by the operator's labels: a zone takes each piece in once.
+//! - Who sends wrong bytes is found out, and for a while nothing that it says counts.
+//! - Members are told their turns at evicting, so that peers in step keep different pieces.
 //! - A digest comes from who held the lease for the piece, and goes to all members.
 //!
 //! # Invariants (checked by `debug_assert!`s and by the property tests)

@@ -191,9 +191,7 @@ impl Task {
     /// Gives the children of a peer that is slow other parents, and sends it itself where an
     /// uplink is idle: it must not share one with those that keep up.
     pub(crate) fn clear_way(&mut self, peer: PeerId, config: &Config, now: Time, out: Out<'_>) {
-        for (child, stripe) in self.trees.children(peer) {
-            self.attach(child, stripe, Some(peer), now);
-        }
+        self.move_children(peer, now);
         for stripe in 0..self.trees.stripes() {
             self.attach(peer, stripe, None, now);
         }
@@ -210,9 +208,13 @@ impl Task {
             .map(|(&id, _)| id)
             .collect();
         for leaf in leaves {
-            for (child, stripe) in self.trees.children(leaf) {
-                self.attach(child, stripe, Some(leaf), now);
-            }
+            self.move_children(leaf, now);
+        }
+    }
+
+    fn move_children(&mut self, peer: PeerId, now: Time) {
+        for (child, stripe) in self.trees.children(peer) {
+            self.attach(child, stripe, Some(peer), now);
         }
     }
 

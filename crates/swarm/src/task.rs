@@ -464,6 +464,27 @@ impl Member {
     /// It was late: gets no new children for a while that doubles, never for ever.
     pub(crate) fn strike(&mut self, now: Time) {
         self.strikes = (self.strikes + 1).min(STRIKES_MAX);
-        self.demoted_until = now + DEMOTION * (1 << (self.strikes - 1));
+        // Who lied is not believed for longer than that.
+        let until = now + DEMOTION * (1 << (self.strikes - 1));
+        self.demoted_until = self.demoted_until.max(until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lied_is_not_believed_sooner_for_being_late_as_well() {
+        let addr = PeerAddr {
+            id: PeerId::from_bytes([1; 16]),
+            addr: ([127, 0, 0, 1], 1).into(),
+        };
+        let now = Time::ZERO;
+        let mut member = Member::new(addr, Place::default(), PieceIndex::new(0), now);
+        let until = now + Duration::from_secs(30);
+        member.demoted_until = until;
+        member.strike(now);
+        assert_eq!(member.demoted_until, until);
     }
 }
