@@ -24,6 +24,8 @@ pub(crate) struct Program {
     /// What its help ends with.
     pub(crate) after: &'static str,
     pub(crate) flags: &'static [&'static dyn AnyFlag],
+    /// Whether its file may hold tables besides.
+    pub(crate) tables: bool,
 }
 
 impl Program {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use globset::Glob;
 use pantala_core::{Error, display_url};
 use url::Url;
 
@@ -19,7 +20,7 @@ use crate::{
     flag::{AnyFlag, Arity, Flag, Group},
     shared::{self, clash},
     sources::Values,
-    types::{Cache, HostPort, Window},
+    types::{Cache, HostPort, Prefetch, Rule, Upstream, Window},
     value,
 };
 
@@ -28,7 +29,68 @@ static LISTEN: Flag<SocketAddr> = Flag::text("listen", "IP:PORT", Group::What, v
     .help("Proxy, mirror, /metrics and /healthz");
 
 static MIRROR: Flag<Url> = Flag::text("mirror", "UPSTREAM_URL", Group::What, value::upstream)
-    .help("Mirror this registry: GET and HEAD of /v2/… at --listen");
+    .help("Mirror this registry: /v2/… at --listen, for clients that name none");
+
+static UPSTREAM: Flag<Upstream> =
+    Flag::text("upstream", "NAME=URL,…", Group::Clients, value::named_upstream)
+        .arity(Arity::Commas)
+        .help("Mirror the registry that clients call NAME at this URL")
+        .more(
+            "Clients name it by `ns=NAME` or as the first part of the path, /v2/NAME/…. Registries \
+             that are not listed are found at https://NAME. In the file `[upstream.\"NAME\"]` tables \
+             say more.",
+        );
+
+static INTERCEPT: Flag<Glob> =
+    Flag::text("intercept", "HOST,…", Group::Clients, value::host_pattern)
+        .arity(Arity::Commas)
+        .help("Open the HTTPS of these hosts, like *.example, for clients that trust the CA")
+        .more("All other tunnels stay closed. `dfdaemon ca init` makes a CA.");
+
+static INTERCEPT_CA: Flag<PathBuf> = Flag::path("intercept-ca", "DIR", Group::Clients, value::path)
+    .default("/etc/pantala/ca")
+    .help("Where the CA for --intercept is: ca.pem and ca-key.pem");
+
+static PROXY_AUTH: Flag<PathBuf> = Flag::path("proxy-auth", "FILE", Group::Clients, value::path)
+    .help("Let only these through the proxy: a file of USER:PASSWORD lines");
+
+static TUNNEL_PORTS: Flag<u16> = Flag::text("tunnel-ports", "PORT,…", Group::Clients, value::port)
+    .arity(Arity::Commas)
+    .default_words("443")
+    .help("Ports that CONNECT may lead to")
+    .advanced();
+
+static PREFETCH: Flag<Prefetch> = Flag::text(
+    "prefetch",
+    "none|window|all",
+    Group::Clients,
+    value::prefetch,
+)
+.default("window")
+.help("What to read besides the ranges that clients ask for")
+.more(
+    "window: what follows, when ranges come one after the other. all: the whole content, in \
+             the background.",
+);
+
+static REMEMBER_AUTH: Flag<Duration> = Flag::text(
+    "remember-auth",
+    "DURATION",
+    Group::Clients,
+    value::duration,
+)
+.default("60s")
+.help("How long to believe that the origin lets a client have a content")
+.more(
+    "Per content and credentials. Who loses access at the origin loses it here so much later \
+             at most; 0 asks for each request.",
+);
+
+static SERVE_STALE: Flag<Duration> =
+    Flag::text("serve-stale", "DURATION", Group::Clients, value::duration)
+        .default("0")
+        .default_words("never")
+        .help("Answer for tags with what they were so long ago, while the registry is down");
 
 static SUPERNODE: Flag<HostPort> = shared::SUPERNODE
     .default_words("one inside")
@@ -90,6 +152,14 @@ static LOG: Flag<String> = shared::LOG;
 static FLAGS: &[&dyn AnyFlag] = &[
     &LISTEN,
     &MIRROR,
+    &UPSTREAM,
+    &INTERCEPT,
+    &INTERCEPT_CA,
+    &PROXY_AUTH,
+    &TUNNEL_PORTS,
+    &PREFETCH,
+    &REMEMBER_AUTH,
+    &SERVE_STALE,
     &SUPERNODE,
     &SUPERNODE_LISTEN,
     &PEER_LISTEN,
@@ -126,6 +196,7 @@ Examples:
   dfdaemon --supernode supernode.example:8002 --mirror https://registry.example
   dfdaemon --config /etc/pantala/dfdaemon.toml",
     flags: FLAGS,
+    tables: true,
 };
 
 /// What `dfdaemon` was told.
@@ -135,6 +206,24 @@ pub struct DfdaemonConfig {
     pub listen: SocketAddr,
     /// The registry that `/v2/` mirrors.
     pub mirror: Option<Url>,
+    /// Registries by name, each once: the file's tables, their URL by the flags.
+    pub upstreams: Vec<Upstream>,
+    /// What happens to which requests, the first that matches; only the file says so.
+    pub rules: Vec<Rule>,
+    /// The hosts whose HTTPS is opened.
+    pub intercept: Vec<Glob>,
+    /// Where the CA for that is.
+    pub intercept_ca: PathBuf,
+    /// A file of those who may use the proxy; everybody when `None`.
+    pub proxy_auth: Option<PathBuf>,
+    /// The ports that tunnels may lead to, never empty.
+    pub tunnel_ports: Vec<u16>,
+    /// What is read besides the ranges that clients ask for.
+    pub prefetch: Prefetch,
+    /// How long the origin's word on a client counts; may be zero.
+    pub remember_auth: Duration,
+    /// How old an answer for a tag may be while the registry is down; zero for none at all.
+    pub serve_stale: Duration,
     /// The supernodes to use; none means one is started inside, at `supernode_listen`.
     pub supernode: Vec<HostPort>,
     /// Where the supernode inside listens.
@@ -199,6 +288,23 @@ impl fmt::Debug for DfdaemonConfig {
     }
 }
 
+/// Registries by name: the file's tables and the flags, which say only where they are.
+fn upstreams(values: &Values) -> Result<Vec<Upstream>, Error> {
+    let mut upstreams = values.tables.upstreams.clone();
+    for upstream in values.list(&UPSTREAM)? {
+        if let Some(other) = upstreams
+            .iter_mut()
+            .find(|other| other.name == upstream.name)
+        {
+            // The flag says only where it is.
+            other.url = upstream.url;
+        } else {
+            upstreams.push(upstream);
+        }
+    }
+    Ok(upstreams)
+}
+
 impl DfdaemonConfig {
     /// From this process's command line, environment and the file they name.
     ///
@@ -226,6 +332,18 @@ impl DfdaemonConfig {
         let config = Self {
             listen: values.one(&LISTEN)?,
             mirror: values.maybe(&MIRROR)?,
+            upstreams: upstreams(values)?,
+            rules: values.tables.rules.clone(),
+            intercept: values.list(&INTERCEPT)?,
+            intercept_ca: values.one(&INTERCEPT_CA)?,
+            proxy_auth: values.maybe(&PROXY_AUTH)?,
+            tunnel_ports: match values.list(&TUNNEL_PORTS)? {
+                none if none.is_empty() => vec![443],
+                ports => ports,
+            },
+            prefetch: values.one(&PREFETCH)?,
+            remember_auth: values.one(&REMEMBER_AUTH)?,
+            serve_stale: values.one(&SERVE_STALE)?,
             supernode: values.list(&SUPERNODE)?,
             supernode_listen: values.one(&SUPERNODE_LISTEN)?,
             peer_listen: values.one(&PEER_LISTEN)?,

@@ -156,6 +156,7 @@ Examples:
   dfget https://origin.example/big.bin -o /data/big.bin --supernode supernode.example:8002
   dfget https://hub.example/big.bin -H 'Authorization: Bearer …' --digest sha256:…",
     flags: FLAGS,
+    tables: false,
 };
 
 /// What `dfget` was told.

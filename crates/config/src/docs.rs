@@ -93,6 +93,9 @@ fn configuration() -> String {
         for flag in program.flags {
             page.push_str(&row(flag.spec()));
         }
+        if program.tables {
+            page.push_str(TABLES);
+        }
     }
     page
 }
@@ -164,3 +167,53 @@ memory = \"2GiB\"
 label = [\"zone=z1\", \"rack=r12\"]
 ```
 ";
+
+const TABLES: &str = r#"
+### Tables of dfdaemon's file
+
+Registries (and other HTTPS hosts) with settings of their own. The name is what clients call it; with a port
+where they do.
+
+```toml
+[upstream."hub.example"]
+url = "https://registry-1.hub.example"   # where it is; https://NAME when left out
+ca = ["/etc/pantala/hub-ca.pem"]         # trusted for it besides the system's authorities
+client-cert = "/etc/pantala/node.pem"    # this host's certificate for it, and its key
+client-key = "/etc/pantala/node-key.pem"
+username = "puller"                      # this host's own credentials; without them the client's are passed on
+password-file = "/etc/pantala/hub-password"   # or password = "…"
+anonymous = true                         # without credentials: fetch the tokens everybody may have
+```
+
+A plain HTTP registry is one whose `url` begins with `http://`. There is no switch that turns the check of
+certificates off. What dfdaemon fetches with credentials of its own goes to clients on this host only, and to
+other peers' clients only after the registry has admitted them.
+
+Rules say what happens to a request of the HTTP proxy; the first that matches counts. `*` in a host stands for
+anything, in a path for anything but a slash; `**` stands for anything.
+
+```toml
+[[rule]]
+host = "*.models.example"
+path = "/**/*.safetensors"
+action = "stream"                        # through the swarm, whatever its type
+
+[[rule]]
+host = "status.example"
+action = "direct"                        # straight to the host
+
+[[rule]]
+host = "files.example"
+action = "redirect"                      # the same path at another host
+to = "https://files-mirror.example"
+
+[[rule]]
+host = "*.ads.example"
+action = "refuse"                        # 403
+```
+
+Without a rule that matches, what a GET asks for goes through the swarm, unless its answer turns out to be a
+page: HTML, JSON, XML, CSS, scripts, event streams, of less than 1 MiB and without a word of the origin on how
+long it is fresh. Paths that look like content (`/blobs/sha256:…`, wheels, npm tarballs, weights, `.deb`, `.rpm`,
+archives) go through the swarm whatever their type.
+"#;

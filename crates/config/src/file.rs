@@ -1,4 +1,4 @@
-//! Reads the configuration file: TOML, flat, the flags' names as keys.
+//! Reads the configuration file: TOML, the flags' names as keys, and the tables of dfdaemon.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,15 @@ use crate::{
     command::Program,
     flag::{Arity, Reach, Spec},
     sources::{Given, Layer, Source, bad_input, nearest, split},
+    tables::{self, TABLES, Tables},
 };
 
 /// What the file at `path`, whose content is `text`, says to `program`.
-pub(crate) fn parse(program: &'static Program, path: &Path, text: &str) -> Result<Layer, Error> {
+pub(crate) fn parse(
+    program: &'static Program,
+    path: &Path,
+    text: &str,
+) -> Result<(Layer, Tables), Error> {
     let line_of = |span: Range<usize>| {
         1 + text
             .bytes()
@@ -43,6 +48,9 @@ pub(crate) fn parse(program: &'static Program, path: &Path, text: &str) -> Resul
     for (key, value) in entries {
         let line = line_of(key.span());
         let name = key.into_inner();
+        if program.tables && TABLES.contains(&name.as_str()) {
+            continue;
+        }
         let of_key = program.flags.iter().map(|flag| flag.spec());
         let Some(spec) = of_key
             .filter(|spec| spec.reach == Reach::Everywhere)
@@ -57,7 +65,11 @@ pub(crate) fn parse(program: &'static Program, path: &Path, text: &str) -> Resul
         let source = Source::File { path, line };
         layer.insert(spec.name, Given { source, raw });
     }
-    Ok(layer)
+    let tables = match program.tables {
+        true => tables::read(text, tables::in_file(path, text))?,
+        false => Tables::default(),
+    };
+    Ok((layer, tables))
 }
 
 /// The texts a TOML value stands for.

@@ -8,6 +8,7 @@ use pantala_core::Kind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
     What,
+    Clients,
     Peers,
     Limits,
     Origin,
@@ -18,6 +19,7 @@ impl Group {
     pub(crate) fn heading(self) -> &'static str {
         match self {
             Group::What => "What",
+            Group::Clients => "Clients",
             Group::Peers => "Peers",
             Group::Limits => "Limits",
             Group::Origin => "Origin",

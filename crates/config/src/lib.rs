@@ -22,6 +22,7 @@ mod flag;
 mod shared;
 mod sources;
 mod supernode;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -32,7 +33,9 @@ pub use dfget::DfgetConfig;
 pub use exit::{EXIT_CODES, Exit, ExitCodeRow, exit_code};
 pub use shared::MIN_MEMORY;
 pub use supernode::SupernodeConfig;
-pub use types::{Cache, DaemonUse, HostPort, Output, Range, Window};
+pub use types::{
+    Action, Cache, DaemonUse, HostPort, Output, Prefetch, Range, Rule, Upstream, Window,
+};
 
 use command::Program;
 

@@ -15,6 +15,7 @@ use crate::{
     file,
     flag::{AnyFlag, Arity, Bad, Flag, Reach, Spec},
     shared::CONFIG,
+    tables::Tables,
 };
 
 /// Where a value came from, for messages.
@@ -39,6 +40,8 @@ pub(crate) type Layer = BTreeMap<&'static str, Given>;
 pub(crate) struct Values {
     program: &'static Program,
     given: Layer,
+    /// What only a file can say.
+    pub(crate) tables: Tables,
 }
 
 impl Values {
@@ -54,7 +57,7 @@ impl Values {
             check(program, layer)?;
         }
         let config = command_line.get("config").or(environment.get("config"));
-        let file = match config {
+        let (file, tables) = match config {
             Some(given) => {
                 let path = given.raw.last().map(PathBuf::from).unwrap_or_default();
                 let text = read_file(&path).map_err(|error| {
@@ -69,13 +72,17 @@ impl Values {
                 })?;
                 file::parse(program, &path, &text)?
             }
-            None => Layer::new(),
+            None => (Layer::new(), Tables::default()),
         };
         check(program, &file)?;
         let mut given = file;
         given.extend(environment);
         given.extend(command_line);
-        Ok(Self { program, given })
+        Ok(Self {
+            program,
+            given,
+            tables,
+        })
     }
 
     /// How to name the flag in a message: by what the user wrote.

@@ -61,6 +61,7 @@ Examples:
   supernode
   supernode --listen 10.0.0.5:8002 --log debug",
     flags: FLAGS,
+    tables: false,
 };
 
 /// What `supernode` was told.

@@ -2,7 +2,9 @@
 
 use std::{fmt, num::NonZeroU32, path::PathBuf};
 
-use pantala_core::ByteRange;
+use globset::Glob;
+use pantala_core::{ByteRange, display_url};
+use url::Url;
 
 /// A host and a port that nobody has resolved yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -100,4 +102,67 @@ impl fmt::Display for Range {
             Range::Suffix(last) => write!(f, "bytes=-{last}"),
         }
     }
+}
+
+/// A registry that is mirrored under a name, or a host with settings of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// What clients call it: `registry.example` or `registry.example:5000`, lower-case.
+    pub name: String,
+    /// Where it is.
+    pub url: Url,
+    /// Files with certificates that are trusted for it besides the system's, PEM.
+    pub ca: Vec<PathBuf>,
+    /// This host's certificate and key for it, PEM.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// User name and password of this host's own; the client's when `None`.
+    pub credentials: Option<(String, String)>,
+    /// Whether tokens for everybody are fetched here, for clients that cannot.
+    pub anonymous: bool,
+}
+
+impl fmt::Debug for Upstream {
+    /// Without what may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("name", &self.name)
+            .field("url", &display_url(self.url.as_str()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happens to requests for some hosts and paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Which hosts, lower-case and without port.
+    pub host: Glob,
+    /// Which paths, without query.
+    pub path: Glob,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What a rule does with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Through the swarm, whatever it looks like.
+    Stream,
+    /// Straight to where it says.
+    Direct,
+    /// To the same path of another host.
+    Redirect(Url),
+    /// 403.
+    Refuse,
+}
+
+/// What is read besides the ranges that clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Prefetch {
+    /// Nothing.
+    None,
+    /// What follows, when a client reads on and on.
+    #[default]
+    Window,
+    /// The whole content.
+    All,
 }

@@ -17,7 +17,8 @@ use url::Url;
 use crate::{
     flag::Bad,
     shared::MIN_MEMORY,
-    types::{Cache, DaemonUse, HostPort, Output, Range, Window},
+    tables,
+    types::{Cache, DaemonUse, HostPort, Output, Prefetch, Range, Upstream, Window},
 };
 
 pub(crate) fn switch(text: &str) -> Result<bool, Bad> {
@@ -237,6 +238,71 @@ pub(crate) fn upstream(text: &str) -> Result<Url, Bad> {
         ));
     }
     Ok(url)
+}
+
+/// A registry's name as clients write it before a repository: a host, and a port where it has one.
+pub(crate) fn registry_name(text: &str) -> Result<String, Bad> {
+    let bad = || {
+        Bad::new(
+            format!("{text:?} is not a registry's name"),
+            "write it like registry.example or registry.example:5000",
+        )
+    };
+    let name = text.to_ascii_lowercase();
+    let url = Url::parse(&format!("https://{name}/")).map_err(|_| bad())?;
+    let whole = url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && !name.contains('/');
+    if whole { Ok(name) } else { Err(bad()) }
+}
+
+/// A registry and where it is: `NAME=URL`.
+pub(crate) fn named_upstream(text: &str) -> Result<Upstream, Bad> {
+    let Some((name, url)) = text.split_once('=') else {
+        return Err(Bad::new(
+            "a name without a URL",
+            "write it like hub.example=https://registry.example",
+        ));
+    };
+    Ok(Upstream {
+        name: registry_name(name)?,
+        url: upstream(url)?,
+        ca: Vec::new(),
+        client_cert: None,
+        credentials: None,
+        anonymous: false,
+    })
+}
+
+/// A pattern of host names.
+pub(crate) fn host_pattern(text: &str) -> Result<globset::Glob, Bad> {
+    if text.is_empty() || text.contains(['/', ':']) {
+        return Err(Bad::new(
+            "not a host's name",
+            "write it like *.example, without scheme and port",
+        ));
+    }
+    tables::pattern(&text.to_ascii_lowercase(), false)
+}
+
+pub(crate) fn prefetch(text: &str) -> Result<Prefetch, Bad> {
+    match text {
+        "none" => Ok(Prefetch::None),
+        "window" => Ok(Prefetch::Window),
+        "all" => Ok(Prefetch::All),
+        _ => Err(Bad::new("not a choice", "give none, window or all")),
+    }
+}
+
+/// A port that tunnels may lead to.
+pub(crate) fn port(text: &str) -> Result<u16, Bad> {
+    match number(text, "give 1 to 65535")? {
+        0 => Err(Bad::new("not a port", "give 1 to 65535")),
+        port => Ok(port),
+    }
 }
 
 pub(crate) fn digest(text: &str) -> Result<ContentDigest, Bad> {

@@ -15,11 +15,11 @@ use std::{
     time::Instant,
 };
 
-use pantala_config::{Cache, DfdaemonConfig, HostPort, Window};
+use pantala_config::{Action, Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
 use pantala_node::{Eviction, Node, NodeConfig, RateLimits};
 use pantala_origin::OriginConfig;
-use pantala_proxy::{Proxy, ProxyConfig};
+use pantala_proxy::{Proxy, ProxyConfig, Rule, Upstream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
@@ -127,13 +127,36 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
             ..OriginConfig::default()
         },
         filter_query: config.filter_query.clone(),
+        remember_admission: config.remember_auth,
     }
 }
 
 fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
+    let upstreams = config.upstreams.iter().map(|upstream| Upstream {
+        name: upstream.name.clone(),
+        url: upstream.url.clone(),
+        own_credentials: upstream.credentials.is_some(),
+    });
+    let rules = config.rules.iter().map(|rule| Rule {
+        host: rule.host.clone(),
+        path: rule.path.clone(),
+        action: match &rule.action {
+            Action::Stream => pantala_proxy::Action::Stream,
+            Action::Direct => pantala_proxy::Action::Direct,
+            Action::Redirect(to) => pantala_proxy::Action::Redirect(to.clone()),
+            Action::Refuse => pantala_proxy::Action::Refuse,
+        },
+    });
+    let intercept = !config.intercept.is_empty();
     ProxyConfig {
         mirror: config.mirror.clone(),
+        upstreams: upstreams.collect(),
+        rules: rules.collect(),
+        intercept: intercept.then(|| (config.intercept.clone(), config.intercept_ca.clone())),
+        users: config.proxy_auth.clone(),
+        serve_stale: config.serve_stale,
         connect_timeout: config.connect_timeout,
+        tunnel_ports: config.tunnel_ports.clone(),
         ..ProxyConfig::new(config.listen)
     }
 }

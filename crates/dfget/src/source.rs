@@ -161,6 +161,7 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
             ..OriginConfig::default()
         },
         filter_query: Vec::new(),
+        remember_admission: Duration::from_secs(60),
     }
 }
 
@@ -175,6 +176,7 @@ fn request(config: &DfgetConfig) -> ContentRequest {
             ConfigRange::Suffix(last) => Some(Range::Suffix(last)),
         }),
         digest: config.digest,
+        share_pages: true,
         limit_rate: config.limit_rate,
         origin_allowed: !config.no_origin,
         background: config.background,

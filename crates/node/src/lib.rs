@@ -20,6 +20,7 @@ mod clock;
 mod direct;
 mod driver;
 mod error;
+mod key;
 mod limiter;
 mod line;
 mod links;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use pantala_core::{
     ByteRange, ContentDigest, ContentMeta, Error, Geometry, Kind, PeerId, ResourceKey, Result,
     TaskId, Who,
@@ -15,7 +15,7 @@ use pantala_core::{
 use pantala_origin::{
     OriginClient, OriginConfig, OriginRequest, OriginResponse, Revalidation, carries_credentials,
 };
-use pantala_store::{Budget, Charge, Eviction, Store};
+use pantala_store::{Budget, Charge, Eviction, Store, StoreStats};
 use pantala_window::{Config as WindowConfig, Picker, Snapshot, WindowSize};
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ use crate::{
     clock::Clock,
     direct::Direct,
     driver::{Driver, Ports},
-    error,
+    error, key,
     links::Links,
     metrics::{Metrics, Totals},
     rates::{RateLimits, Rates},
@@ -67,8 +67,10 @@ pub struct NodeConfig {
     pub rates: RateLimits,
     /// How origins are spoken to.
     pub origin: OriginConfig,
-    /// Query parameters that do not tell contents apart.
+    /// Query parameters that do not tell contents apart, besides those of signed URLs.
     pub filter_query: Vec<String>,
+    /// How long the origin's word that a reader may have a content is remembered.
+    pub remember_admission: Duration,
 }
 
 /// What a reader wants.
@@ -82,6 +84,9 @@ pub struct ContentRequest {
     pub range: Option<Range>,
     /// The digest that names the content. The whole is held against it on the way.
     pub digest: Option<ContentDigest>,
+    /// Whether what looks like a page is shared as well: HTML, JSON and the like, small and without
+    /// a word of the origin on how long it is fresh. Such is often made anew for each request.
+    pub share_pages: bool,
     /// Bytes a second the reader takes at most.
     pub limit_rate: Option<u64>,
     /// Whether the origin may be asked.
@@ -199,8 +204,6 @@ struct Arrival {
 
 /// How long a reader waits for the first word of the supernode before it goes on without.
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
-/// How long a reader's admission by the origin is remembered.
-const ADMISSION: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 4096;
 /// Commands that may wait for a driver; senders wait when there are more.
 const COMMANDS: usize = 1024;
@@ -332,6 +335,11 @@ impl Node {
             .register(registry, ports.store.clone(), ports.origin.clone());
     }
 
+    /// What memory is used for.
+    pub fn memory(&self) -> StoreStats {
+        self.inner.ports.store.stats()
+    }
+
     /// What streams or is held now.
     pub async fn streams(&self) -> Vec<StreamView> {
         let mut views = Vec::new();
@@ -428,12 +436,8 @@ impl Node {
         };
         match answer {
             Answer::Known(known) => {
-                let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
-                self.remember(key, known.task, fresh_for);
-                {
-                    let content = self.attach(known.task, &request, &opened, false)?;
-                    self.admitted(content, request).await
-                }
+                let content = self.attach(known.task, &request, &opened, false)?;
+                self.admitted(content, request).await
             }
             Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
@@ -454,6 +458,20 @@ impl Node {
         }
     }
 
+    /// What is known here of a content that is fresh, for a reader that may have it: that is asked
+    /// of the origin where it must be, and nothing else is asked of anybody.
+    pub async fn known(&self, request: &ContentRequest) -> Option<ContentMeta> {
+        let key = self.key(request);
+        let task = self.fresh(key)?;
+        let meta = task.meta.read().clone();
+        if meta.private
+            && let Some(admission) = self.admission(&task, &meta, request)
+        {
+            admission.await.ok()?.ok()?;
+        }
+        Some(meta)
+    }
+
     /// Waits for the origin's word that this reader may have the content, while its window is
     /// being filled already. Where the origin has something else for this reader it gets that.
     async fn admitted(&self, mut content: Content, request: ContentRequest) -> Result<Opened> {
@@ -468,31 +486,7 @@ impl Node {
     }
 
     fn key(&self, request: &ContentRequest) -> ResourceKey {
-        match &request.digest {
-            Some(digest) => ResourceKey::of_digest(digest),
-            None => {
-                let mut url = request.url.clone();
-                url.set_fragment(None);
-                let filter = &self.inner.config.filter_query;
-                if !filter.is_empty() && url.query().is_some() {
-                    let kept: Vec<(String, String)> = url
-                        .query_pairs()
-                        .filter(|(name, _)| !filter.iter().any(|filtered| filtered == name))
-                        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                        .collect();
-                    url.set_query(None);
-                    if !kept.is_empty() {
-                        url.query_pairs_mut().extend_pairs(kept);
-                    }
-                }
-                let encoding = request.headers.get(header::ACCEPT_ENCODING);
-                ResourceKey::of_url(
-                    url.as_str(),
-                    None,
-                    encoding.map_or(b"", |value| value.as_bytes()),
-                )
-            }
-        }
+        key::of(request, &self.inner.config.filter_query)
     }
 
     fn remember(&self, key: ResourceKey, task: TaskId, fresh_for: Duration) {
@@ -512,9 +506,17 @@ impl Node {
         request: &ContentRequest,
         opened: &Arrival,
     ) -> Option<Result<Content>> {
+        let task = self.fresh(key)?;
+        Some(self.attach(task.id, request, opened, false))
+    }
+
+    /// The task that is fresh here under a key.
+    fn fresh(&self, key: ResourceKey) -> Option<Arc<TaskHandle>> {
         let (task, until) = self.inner.fresh.lock().get(&key).copied()?;
-        (Instant::now() < until && self.inner.ports.tasks.get(&task).is_some())
-            .then(|| self.attach(task, request, opened, false))
+        if Instant::now() >= until {
+            return None;
+        }
+        self.inner.ports.tasks.get(&task)
     }
 
     /// Without a supernode what is here is better than asking the origin again.
@@ -595,7 +597,7 @@ impl Node {
             }
         };
         // What is named by its digest is the same for everybody who may have it.
-        if !response.shareable && request.digest.is_none() {
+        if !is_shareable(&response, &request) {
             say(Learned::Unshareable);
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
@@ -791,7 +793,7 @@ impl Node {
     ) -> Option<JoinHandle<Result<()>>> {
         let name = admission_name(task.id, request);
         let remembered = self.inner.admitted.lock().get(&name).copied();
-        if remembered.is_some_and(|since| since.elapsed() < ADMISSION) {
+        if remembered.is_some_and(|since| since.elapsed() < self.inner.config.remember_admission) {
             return None;
         }
         let (this, url, headers) = (self.clone(), request.url.clone(), request.headers.clone());
@@ -811,7 +813,7 @@ impl Node {
     fn admit(&self, name: [u8; 32]) {
         let mut admitted = self.inner.admitted.lock();
         if admitted.len() >= REMEMBERED {
-            admitted.retain(|_, since| since.elapsed() < ADMISSION);
+            admitted.retain(|_, since| since.elapsed() < self.inner.config.remember_admission);
         }
         if admitted.len() < REMEMBERED {
             admitted.insert(name, Instant::now());
@@ -912,6 +914,9 @@ impl Node {
             ToPeer::Known { key, known } => {
                 // The driver must be there before what follows: leases, digests.
                 let handle = self.task(*key, known, String::new());
+                // To who has just learned it, too: the next reader here need not ask.
+                let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
+                self.remember(*key, known.task, fresh_for);
                 let _ = handle.commands.send(Command::Known(known.clone())).await;
                 self.inner.registrations.answer(&message);
                 return;
@@ -958,6 +963,44 @@ impl Range {
             Range::Suffix(_) => 0,
         }
     }
+}
+
+/// Whether others than who asked may have a response, and would want it.
+fn is_shareable(response: &OriginResponse, request: &ContentRequest) -> bool {
+    let meta = &response.meta;
+    // Nothing would tell what is behind other credentials from this.
+    let untold = meta.private && !meta.validators.vouch_for(&meta.validators);
+    let page = !request.share_pages && meta.fresh_for.is_none() && is_page(meta);
+    request.digest.is_some() || (response.shareable && !untold && !page)
+}
+
+/// Whether a content is more likely a page that a program made for this request than a file.
+fn is_page(meta: &ContentMeta) -> bool {
+    const PAGE: u64 = 1 << 20;
+    let Some(kind) = &meta.content_type else {
+        return false;
+    };
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let of_pages = kind.ends_with("+json")
+        || kind.ends_with("+xml")
+        || matches!(
+            kind.as_str(),
+            "text/html"
+                | "text/css"
+                | "text/xml"
+                | "text/javascript"
+                | "text/event-stream"
+                | "application/json"
+                | "application/x-ndjson"
+                | "application/javascript"
+                | "application/xml"
+        );
+    of_pages && meta.length.is_none_or(|length| length < PAGE)
 }
 
 /// The offsets a range stands for.

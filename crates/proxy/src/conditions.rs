@@ -5,8 +5,8 @@ use pantala_core::{ContentMeta, Validators};
 
 /// Whether the client already has this content, so that 304 is the answer.
 ///
-/// Only `If-None-Match` and `If-Modified-Since` are looked at; requests with other conditions are
-/// passed on to the origin.
+/// Only `If-None-Match` and `If-Modified-Since` are looked at; requests with `If-Match` or
+/// `If-Unmodified-Since` are passed on to the origin.
 pub(crate) fn is_unchanged(headers: &HeaderMap, meta: &ContentMeta) -> bool {
     let Validators {
         etag,
@@ -24,6 +24,26 @@ pub(crate) fn is_unchanged(headers: &HeaderMap, meta: &ContentMeta) -> bool {
     match (since, last_modified.as_deref().and_then(date)) {
         (Some(since), Some(modified)) => modified <= since,
         _ => false,
+    }
+}
+
+/// Whether a range is wanted of this content: by `If-Range` a client says of which content it has
+/// another part (RFC 9110, 13.1.5).
+pub(crate) fn range_holds(headers: &HeaderMap, meta: &ContentMeta) -> bool {
+    let Some(given) = headers.get(header::IF_RANGE) else {
+        return true;
+    };
+    let given = given.as_bytes();
+    let validators = &meta.validators;
+    match given.first() {
+        Some(b'"') => validators
+            .strong_etag()
+            .is_some_and(|etag| etag.as_bytes() == given),
+        // A date counts only as the origin wrote it. A weak tag never does, nor does nonsense.
+        _ => {
+            let modified = validators.last_modified.as_deref();
+            modified.is_some_and(|modified| modified.as_bytes() == given)
+        }
     }
 }
 
@@ -78,6 +98,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         is_unchanged(&headers, &meta())
+    }
+
+    #[test]
+    fn a_part_is_wanted_of_the_very_same_content_only() {
+        let holds = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("if-range", value.parse().unwrap());
+            range_holds(&headers, &meta())
+        };
+        assert!(holds("\"a,b\"") && holds(DATE));
+        for other in [
+            "W/\"a,b\"",
+            "\"x\"",
+            "Sun, 06 Nov 1994 08:49:38 GMT",
+            "a,b",
+            "",
+        ] {
+            assert!(!holds(other), "{other}");
+        }
+        assert!(range_holds(&HeaderMap::new(), &meta()));
     }
 
     #[test]

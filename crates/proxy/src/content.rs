@@ -1,9 +1,9 @@
-//! Content through the swarm, for a client's GET.
+//! Content through the swarm, for a client's GET, and what is known of it for a HEAD.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Who};
@@ -17,6 +17,7 @@ use crate::{
     headers::{drop_hop_by_hop, list},
     range,
     reply::{self, Reply},
+    rules::Way,
     server::Context,
 };
 
@@ -24,41 +25,102 @@ use crate::{
 /// be an endless stream whose first event is far away.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
-/// Answers a request for what stands at `url`; `digest` is its name where it has one.
-pub(crate) async fn get(
-    context: &Context,
-    request: Request<Incoming>,
-    url: Url,
-    digest: Option<ContentDigest>,
-) -> Reply {
+/// What a client asks for.
+pub(crate) struct Ask {
+    pub url: Url,
+    /// Its name, where it has one.
+    pub digest: Option<ContentDigest>,
+    pub way: Way,
+}
+
+/// Answers a request for what stands somewhere: a GET through the swarm, a HEAD from what is known
+/// here, and whatever cannot be shared as the origin does.
+pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: Ask) -> Reply {
     let (parts, body) = request.into_parts();
-    let wanted = wanted(&parts.headers, digest.is_some());
-    let Some(wanted) = wanted.filter(|_| parts.method == Method::GET && body.is_end_stream())
-    else {
+    let Ask { url, digest, way } = ask;
+    let sharable = way != Way::Direct && body.is_end_stream();
+    let wanted = wanted(&parts.headers, digest.is_some()).filter(|_| sharable);
+    let Some(range) = wanted else {
         return pass(context, parts, Some(body), &url).await;
     };
     let asked = ContentRequest {
         url,
         headers: origin_headers(context, &parts.headers, digest.is_some()),
-        range: wanted,
+        range,
         digest,
+        share_pages: way == Way::Stream,
         limit_rate: None,
         origin_allowed: true,
         background: false,
     };
+    match parts.method {
+        Method::GET => get(context, parts, asked).await,
+        Method::HEAD => head(context, parts, asked).await,
+        _ => pass(context, parts, Some(body), &asked.url).await,
+    }
+}
+
+async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
     let error = match begin(&context.node, &asked).await {
         Ok(Begun::Content(content, first)) => {
-            return answer(&parts.headers, wanted.is_some(), *content, first);
+            if asked.range.is_none() || conditions::range_holds(&parts.headers, &content.meta) {
+                return reply_with(&parts.headers, asked.range.is_some(), *content, first);
+            }
+            // The part the client has is of another content: it wants the whole of this one.
+            drop(content);
+            asked.range = None;
+            match begin(&context.node, &asked).await {
+                Ok(Begun::Content(content, first)) => {
+                    return reply_with(&parts.headers, false, *content, first);
+                }
+                Ok(Begun::Direct(direct)) => return relay(*direct),
+                Err(error) => error,
+            }
+        }
+        // It was read without the client's conditions.
+        Ok(Begun::Direct(_)) if parts.headers.contains_key(header::IF_RANGE) => {
+            return pass(context, parts, None, &asked.url).await;
         }
         Ok(Begun::Direct(direct)) => return relay(*direct),
         Err(error) => error,
     };
     tracing::debug!(%error, "no content for a client");
+    if error.kind() == Kind::RangeNotSatisfiable
+        && let Some(length) = context
+            .node
+            .known(&asked)
+            .await
+            .and_then(|meta| meta.length)
+    {
+        let mut reply = reply::failure(&error);
+        let range = format!("bytes */{length}").try_into();
+        let range = range.unwrap_or_else(|_| HeaderValue::from_static("bytes */*"));
+        reply.headers_mut().insert(header::CONTENT_RANGE, range);
+        return reply;
+    }
     if is_the_origins_word(&error) {
         // With its challenge, its headers and its page.
         return pass(context, parts, None, &asked.url).await;
     }
     reply::failure(&error)
+}
+
+async fn head(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
+    // A range means something to GET alone.
+    asked.range = None;
+    let Some(meta) = context.node.known(&asked).await else {
+        return pass(context, parts, None, &asked.url).await;
+    };
+    let mut reply = Response::new(ReplyBody::default());
+    put_meta(reply.headers_mut(), &meta);
+    if conditions::is_unchanged(&parts.headers, &meta) {
+        unchanged(&mut reply);
+    } else if let Some(length) = meta.length {
+        reply
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length.into());
+    }
+    reply
 }
 
 /// Content of which the reader may have the first bytes.
@@ -114,11 +176,7 @@ async fn first(stream: &mut StreamIo, endless: bool) -> Result<Option<Bytes>> {
 /// The range a request wants of shared content, or `None` when the request must be passed on
 /// because what it asks for depends on more than the URL.
 fn wanted(headers: &HeaderMap, named: bool) -> Option<Option<Range>> {
-    const CONDITIONS: [header::HeaderName; 3] = [
-        header::IF_RANGE,
-        header::IF_MATCH,
-        header::IF_UNMODIFIED_SINCE,
-    ];
+    const CONDITIONS: [header::HeaderName; 2] = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
     if CONDITIONS.iter().any(|name| headers.contains_key(name)) {
         return None;
     }
@@ -130,12 +188,9 @@ fn wanted(headers: &HeaderMap, named: bool) -> Option<Option<Range>> {
             _ => {}
         }
     }
-    if !named {
-        // Behind such a request may be content for its sender alone, and nothing would tell.
-        let personal = [header::AUTHORIZATION, header::COOKIE, header::PRAGMA];
-        if personal.iter().any(|name| headers.contains_key(name)) {
-            return None;
-        }
+    let old = headers.contains_key(header::PRAGMA) && !headers.contains_key(header::CACHE_CONTROL);
+    if old && !named {
+        return None;
     }
     let mut ranges = headers.get_all(header::RANGE).iter();
     match (ranges.next(), ranges.next()) {
@@ -154,6 +209,7 @@ fn origin_headers(context: &Context, headers: &HeaderMap, named: bool) -> Header
         header::HOST,
         header::RANGE,
         header::EXPECT,
+        header::IF_RANGE,
         header::IF_NONE_MATCH,
         header::IF_MODIFIED_SINCE,
         header::CONTENT_LENGTH,
@@ -179,8 +235,15 @@ fn is_the_origins_word(error: &Error) -> bool {
     }
 }
 
+/// The client has it already.
+fn unchanged(reply: &mut Reply) {
+    *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    reply.headers_mut().remove(header::CONTENT_TYPE);
+    reply.headers_mut().remove(header::CONTENT_ENCODING);
+}
+
 /// Shared content as an answer.
-fn answer(asked: &HeaderMap, ranged: bool, content: Content, first: Option<Bytes>) -> Reply {
+fn reply_with(asked: &HeaderMap, ranged: bool, content: Content, first: Option<Bytes>) -> Reply {
     let Content {
         meta,
         start,
@@ -191,9 +254,7 @@ fn answer(asked: &HeaderMap, ranged: bool, content: Content, first: Option<Bytes
     let mut reply = Response::new(ReplyBody::default());
     put_meta(reply.headers_mut(), &meta);
     if conditions::is_unchanged(asked, &meta) {
-        *reply.status_mut() = StatusCode::NOT_MODIFIED;
-        reply.headers_mut().remove(header::CONTENT_TYPE);
-        reply.headers_mut().remove(header::CONTENT_ENCODING);
+        unchanged(&mut reply);
         return reply;
     }
     let length = end.map(|end| end - start);

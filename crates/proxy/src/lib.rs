@@ -8,16 +8,17 @@
 //! | --- | --- |
 //! | `GET http://host/path` | streamed through the swarm, ranges and conditions included |
 //! | any other method, and what cannot be shared | passed on as it is |
-//! | `CONNECT host:443` | a blind tunnel |
-//! | `/v2/…` | the mirrored registry: blobs through the swarm, the rest passed on |
+//! | `CONNECT host:443` | a blind tunnel, or an intercepted one: then as if to `https://host` |
+//! | `/v2/…` | the registry it names: what has a digest through the swarm, the rest passed on |
 //! | `/v1/…` | the local API, for this host's own programs |
-//! | `/healthz`, `/metrics` | for operators |
+//! | `/`, `/healthz`, `/metrics` | for people and operators |
 //!
 //! Goals: a client cannot tell the proxy from the origin, except by its speed; a body that was
 //! cut short never looks complete; what is for one client is not handed to another; a client that
 //! does not read disturbs nobody.
 //!
-//! Non-goals: interception of TLS, rules, many mirrors, authorization of clients.
+//! Non-goals: keeping anything on a disk, changing what passes through, deciding who may have what
+//! (the origin does).
 
 pub mod api;
 mod body;
@@ -26,12 +27,19 @@ mod connection;
 mod content;
 mod forward;
 mod headers;
+mod intercept;
 mod metrics;
 mod mirror;
 mod range;
 mod reply;
 mod route;
+mod rules;
 mod server;
+mod stale;
 mod tunnel;
+mod upstreams;
+mod users;
 
+pub use rules::{Action, Rule};
 pub use server::{Proxy, ProxyConfig};
+pub use upstreams::Upstream;

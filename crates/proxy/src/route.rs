@@ -1,17 +1,23 @@
 //! Which request goes where.
 
-use http::{HeaderValue, Method, Request, StatusCode, Version, uri::Scheme};
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
 use hyper::body::Incoming;
 use pantala_core::display_url;
 use url::Url;
 
 use crate::{
-    api, content,
+    api,
+    content::{self, Ask},
     metrics::Route,
     mirror,
     reply::{self, Reply},
+    rules::Verdict,
     server::{Client, Context},
     tunnel,
+    upstreams::{self, What},
+    users,
 };
 
 const OPEN_METRICS: HeaderValue =
@@ -19,24 +25,22 @@ const OPEN_METRICS: HeaderValue =
 
 /// Answers one request.
 pub(crate) async fn answer(
-    context: &Context,
+    context: &Arc<Context>,
     client: &Client,
     request: Request<Incoming>,
 ) -> Reply {
     let old = request.version() == Version::HTTP_10;
-    let (method, shown) = (request.method().clone(), shown(&request));
-    let route = route(&request);
-    let mut reply = match route {
-        _ if context.via.is_in(request.headers()) => {
-            let line = "this request has come by this dfdaemon before; \
-                        let neither --mirror nor a proxy setting point at dfdaemon itself";
-            reply::text(StatusCode::LOOP_DETECTED, line)
-        }
-        Route::Tunnel => tunnel::open(context, client, request).await,
-        Route::Proxy => proxied(context, request).await,
-        Route::Mirror => mirror::answer(context, request).await,
-        Route::Api => api::server::answer(context, client, request).await,
-        Route::Own => own(context, &request),
+    let (method, shown) = (request.method().clone(), shown(client, &request));
+    let route = route(client, &request);
+    let mut reply = match refusal(context, client, &request, route) {
+        Some(refusal) => refusal,
+        None => match route {
+            Route::Tunnel => tunnel::open(context, client, request).await,
+            Route::Proxy => proxied(context, client, request).await,
+            Route::Mirror => mirror::answer(context, client, request).await,
+            Route::Api => api::server::answer(context, client, request).await,
+            Route::Own => own(context, client, &request).await,
+        },
     };
     if old {
         reply.body_mut().or_abort(client.abort.clone());
@@ -46,12 +50,47 @@ pub(crate) async fn answer(
     reply
 }
 
-fn route(request: &Request<Incoming>) -> Route {
+/// What no route takes.
+fn refusal(
+    context: &Context,
+    client: &Client,
+    request: &Request<Incoming>,
+    route: Route,
+) -> Option<Reply> {
+    let headers = request.headers();
+    if context.via.is_in(headers) {
+        let line = "this request has come by this dfdaemon before; \
+                    let neither --mirror nor a proxy setting point at dfdaemon itself";
+        tracing::warn!(client = %client.addr, target = shown(client, request), "a request went in a circle");
+        return Some(reply::text(StatusCode::LOOP_DETECTED, line));
+    }
+    // Two words on where a body ends: what one server takes for its end, another takes for the
+    // middle (RFC 9112, 6.3).
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.contains_key(header::CONTENT_LENGTH)
+    {
+        tracing::warn!(client = %client.addr, "a request has both Transfer-Encoding and Content-Length");
+        let line = "usage: send either Transfer-Encoding or Content-Length, not both";
+        let mut reply = reply::text(StatusCode::BAD_REQUEST, line);
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(header::CONNECTION, close);
+        return Some(reply);
+    }
+    if matches!(route, Route::Proxy | Route::Tunnel)
+        && client.secure.is_none()
+        && !context.users.admit(headers)
+    {
+        return Some(users::ask());
+    }
+    None
+}
+
+fn route(client: &Client, request: &Request<Incoming>) -> Route {
     let uri = request.uri();
     if request.method() == Method::CONNECT {
         return Route::Tunnel;
     }
-    if uri.scheme().is_some() {
+    if uri.scheme().is_some() || client.secure.is_some() {
         return Route::Proxy;
     }
     match uri.path() {
@@ -63,7 +102,10 @@ fn route(request: &Request<Incoming>) -> Route {
 }
 
 /// Where a request goes, as it may be logged.
-fn shown(request: &Request<Incoming>) -> String {
+fn shown(client: &Client, request: &Request<Incoming>) -> String {
+    if let Some(host) = &client.secure {
+        return format!("https://{host}{}", request.uri().path());
+    }
     match request.uri().scheme() {
         Some(_) => display_url(&request.uri().to_string()),
         None if request.method() == Method::CONNECT => request.uri().to_string(),
@@ -71,36 +113,88 @@ fn shown(request: &Request<Incoming>) -> String {
     }
 }
 
-async fn proxied(context: &Context, request: Request<Incoming>) -> Reply {
-    let uri = request.uri();
-    let url = match uri.to_string().parse::<Url>() {
-        Ok(url) if url.has_host() => url,
-        _ => return reply::text(StatusCode::BAD_REQUEST, "usage: that is no URL with a host"),
+async fn proxied(context: &Context, client: &Client, request: Request<Incoming>) -> Reply {
+    let url = match proxied_url(client, &request) {
+        Ok(url) => url,
+        Err((status, line)) => return reply::text(status, &line),
     };
-    if !(uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS)) {
-        let line = format!(
-            "usage: cannot read from {} URLs; use http or https",
-            url.scheme()
-        );
-        return reply::text(StatusCode::BAD_REQUEST, &line);
+    let (way, url) = match context.rules.judge(url) {
+        Verdict::Go(way, url) => (way, url),
+        Verdict::Refused => {
+            let line = "a rule of this dfdaemon refuses that";
+            return reply::text(StatusCode::FORBIDDEN, line);
+        }
+    };
+    // Its users have said who they are.
+    let trusted = client.is_here() || !context.users.is_open();
+    if context.upstreams.is_guarded(&url) && !trusted {
+        let line = "this dfdaemon has credentials of its own for that host: they are for its own \
+                    users";
+        return reply::text(StatusCode::FORBIDDEN, line);
     }
-    content::get(context, request, url, None).await
+    let digest = match upstreams::what(url.path()) {
+        What::Named(digest, _) => Some(digest),
+        _ => None,
+    };
+    content::answer(context, request, Ask { url, digest, way }).await
+}
+
+/// The URL of a request to the proxy.
+fn proxied_url(client: &Client, request: &Request<Incoming>) -> Result<Url, (StatusCode, String)> {
+    let uri = request.uri();
+    let bad = |line: &str| Err((StatusCode::BAD_REQUEST, format!("usage: {line}")));
+    let text = match &client.secure {
+        None => uri.to_string(),
+        Some(to) => {
+            if !is_for(to, request) {
+                let line = format!("this connection leads to {to}, not to another host");
+                return Err((StatusCode::MISDIRECTED_REQUEST, line));
+            }
+            let path = uri.path_and_query().map_or("/", |path| path.as_str());
+            format!("https://{to}{path}")
+        }
+    };
+    let Some(url) = text.parse::<Url>().ok().filter(Url::has_host) else {
+        return bad("that is no URL with a host");
+    };
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        scheme => bad(&format!(
+            "cannot read from {scheme} URLs; use http or https"
+        )),
+    }
+}
+
+/// Whether a request of an intercepted connection is for the host the connection was made to.
+fn is_for(to: &Authority, request: &Request<Incoming>) -> bool {
+    let same = |other: &Authority| {
+        other.host().eq_ignore_ascii_case(to.host())
+            && other.port_u16().unwrap_or(443) == to.port_u16().unwrap_or(443)
+    };
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let named = hosts
+        .next()
+        .and_then(|host| host.to_str().ok()?.parse().ok());
+    request.uri().authority().is_none_or(same)
+        && hosts.next().is_none()
+        && named.is_some_and(|named: Authority| same(&named))
 }
 
 /// Pages for operators.
-fn own(context: &Context, request: &Request<Incoming>) -> Reply {
+async fn own(context: &Context, client: &Client, request: &Request<Incoming>) -> Reply {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let line = "nothing here takes that method; to use this dfdaemon as a proxy, \
                     send the whole URL";
         return reply::text(StatusCode::METHOD_NOT_ALLOWED, line);
     }
     match request.uri().path() {
+        "/" => api::pages::front(context, client, request.headers()).await,
         "/healthz" => reply::text(StatusCode::OK, "ok"),
         "/metrics" => reply::page(StatusCode::OK, OPEN_METRICS, context.metrics.text()),
         _ => {
             let line = "not found: this is a dfdaemon. Use it as an HTTP proxy \
                         (http_proxy=http://HOST:PORT) or as a registry mirror (/v2/); \
-                        it also has /healthz, /metrics and /v1/streams";
+                        it also has /, /healthz, /metrics, /v1/streams and /v1/cache";
             reply::text(StatusCode::NOT_FOUND, line)
         }
     }

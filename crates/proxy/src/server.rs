@@ -1,13 +1,16 @@
 //! Listening, connections, start and stop.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use globset::Glob;
+use http::uri::Authority;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pantala_core::{Error, Kind, Result, Who};
 use pantala_node::Node;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -18,8 +21,13 @@ use url::Url;
 use crate::{
     connection::{Abort, Connection},
     headers::Via,
+    intercept::Intercept,
     metrics::Metrics,
     route,
+    rules::{Rule, Rules},
+    stale::Stale,
+    upstreams::{Upstream, Upstreams},
+    users::Users,
 };
 
 /// How long the head of a request may take, and how long a connection may be idle before it.
@@ -37,8 +45,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ProxyConfig {
     /// Where clients connect. Port 0 takes any.
     pub listen: SocketAddr,
-    /// The registry that `/v2/` mirrors.
+    /// The registry that `/v2/` mirrors for clients that name none.
     pub mirror: Option<Url>,
+    /// The registries that clients name.
+    pub upstreams: Vec<Upstream>,
+    /// What happens to which requests of the HTTP proxy.
+    pub rules: Vec<Rule>,
+    /// The hosts whose HTTPS is opened, and the directory of the authority that answers for them.
+    pub intercept: Option<(Vec<Glob>, PathBuf)>,
+    /// A file of those who may use the HTTP proxy; everybody when `None`.
+    pub users: Option<PathBuf>,
+    /// How old an answer for a tag may be while its registry is down; zero for none at all.
+    pub serve_stale: Duration,
     /// Longest wait for a tunnel's connection.
     pub connect_timeout: Duration,
     /// Connections at once; more wait to be accepted.
@@ -53,6 +71,11 @@ impl ProxyConfig {
         Self {
             listen,
             mirror: None,
+            upstreams: Vec::new(),
+            rules: Vec::new(),
+            intercept: None,
+            users: None,
+            serve_stale: Duration::ZERO,
             connect_timeout: Duration::from_secs(5),
             connections: 4096,
             tunnel_ports: vec![443],
@@ -72,32 +95,56 @@ pub struct Proxy {
 /// What answering a request takes.
 pub(crate) struct Context {
     pub node: Node,
-    pub mirror: Option<Url>,
+    pub upstreams: Upstreams,
+    pub rules: Rules,
+    pub intercept: Option<Intercept>,
+    pub users: Users,
+    pub stale: Stale,
     pub via: Via,
     pub metrics: Metrics,
     pub connect_timeout: Duration,
     pub tunnel_ports: Vec<u16>,
+    /// Ends idle connections, and others after what they are at.
+    pub stop: CancellationToken,
+    /// Ends all connections at once.
     pub kill: CancellationToken,
     pub tracker: TaskTracker,
 }
 
 /// Who sent a request.
+#[derive(Clone)]
 pub(crate) struct Client {
     pub addr: SocketAddr,
+    /// The host, and its port, that the client takes this connection to lead to: one that was
+    /// intercepted.
+    pub secure: Option<Authority>,
     pub abort: Abort,
     /// One of the connections there may be at once.
     pub permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Client {
+    /// Whether it runs on this host.
+    pub fn is_here(&self) -> bool {
+        self.addr.ip().to_canonical().is_loopback()
+    }
 }
 
 impl Proxy {
     /// Starts to serve clients from this node.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be listened on, or the files of users or of the authority cannot
+    /// be used.
     pub async fn start(config: ProxyConfig, node: Node) -> Result<Self> {
         let failed = |error| {
             let what = format!("cannot listen for clients on {}: {error}", config.listen);
             Error::new(Who::User, Kind::BadInput, what).hint("choose another --listen")
+        };
+        let users = Users::read(config.users.as_deref())?;
+        let intercept = match &config.intercept {
+            Some((hosts, authority)) => Some(Intercept::new(hosts, authority)?),
+            None => None,
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
@@ -107,16 +154,27 @@ impl Proxy {
             via: Via::new(&node.peer().to_string()),
             metrics: Metrics::new(&node),
             node,
-            mirror: config.mirror,
+            upstreams: Upstreams::new(config.mirror, config.upstreams),
+            rules: Rules::new(&config.rules),
+            intercept,
+            users,
+            stale: Stale::new(config.serve_stale),
             connect_timeout: config.connect_timeout,
             tunnel_ports: config.tunnel_ports,
+            stop: stop.clone(),
             kill: kill.clone(),
             tracker: tracker.clone(),
         });
+        if context.users.is_open() && !addr.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %addr,
+                "whoever reaches this address can use the proxy; name users with --proxy-auth, or \
+                 listen on 127.0.0.1"
+            );
+        }
         let permits = Arc::new(Semaphore::new(config.connections));
-        let stopping = stop.clone();
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
-            accept(&listener, &context, &permits, &stopping).await;
+            accept(&listener, &context, &permits).await;
         }));
         Ok(Self {
             addr,
@@ -154,12 +212,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    context: &Arc<Context>,
-    permits: &Arc<Semaphore>,
-    stop: &CancellationToken,
-) {
+async fn accept(listener: &TcpListener, context: &Arc<Context>, permits: &Arc<Semaphore>) {
     loop {
         // It is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else {
@@ -170,12 +223,16 @@ async fn accept(
                 let stream = Connection::new(prepared(stream));
                 let client = Client {
                     addr,
+                    secure: None,
                     abort: stream.abort(),
                     permit: Arc::new(permit),
                 };
-                let (context, stop) = (context.clone(), stop.clone());
+                let context = context.clone();
                 let tracker = context.tracker.clone();
-                tracker.spawn(serve(stream, client, context, stop));
+                tracker.spawn(async move {
+                    let _open = context.metrics.connection();
+                    serve(stream, client, &context).await;
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -195,10 +252,12 @@ fn prepared(stream: TcpStream) -> TcpStream {
     stream
 }
 
-async fn serve(stream: Connection, client: Client, context: Arc<Context>, stop: CancellationToken) {
-    let _open = context.metrics.connection();
-    let kill = context.kill.clone();
-    let (context, client) = (&context, &client);
+/// Answers the requests of one connection, until it ends or the proxy stops.
+pub(crate) async fn serve<S>(stream: S, client: Client, context: &Arc<Context>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = &client;
     let service = service_fn(move |request| async move {
         Ok::<_, Infallible>(route::answer(context, client, request).await)
     });
@@ -214,11 +273,11 @@ async fn serve(stream: Connection, client: Client, context: Arc<Context>, stop: 
     tokio::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,
-        () = stop.cancelled() => {
+        () = context.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = &mut connection => served,
-                () = kill.cancelled() => return,
+                () = context.kill.cancelled() => return,
             }
         }
     };

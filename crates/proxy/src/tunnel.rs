@@ -1,5 +1,7 @@
 //! `CONNECT`: a blind tunnel, so that clients that use this proxy for HTTPS too go on working.
 
+use std::sync::Arc;
+
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -12,12 +14,16 @@ use crate::{
 };
 
 /// Connects to where the request says and joins the two connections.
-pub(crate) async fn open(context: &Context, client: &Client, request: Request<Incoming>) -> Reply {
-    let Some((host, port)) = request
-        .uri()
-        .authority()
-        .and_then(|authority| Some((authority.host().to_owned(), authority.port_u16()?)))
-    else {
+pub(crate) async fn open(
+    context: &Arc<Context>,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Reply {
+    let authority = request.uri().authority().cloned();
+    let Some((authority, host, port)) = authority.and_then(|authority| {
+        let (host, port) = (authority.host().to_owned(), authority.port_u16()?);
+        Some((authority, host, port))
+    }) else {
         let line = "CONNECT needs a host and a port, like origin.example:443";
         return reply::text(StatusCode::BAD_REQUEST, line);
     };
@@ -29,6 +35,13 @@ pub(crate) async fn open(context: &Context, client: &Client, request: Request<In
     }
     // An IPv6 address stands in brackets in a URI only.
     let name = host.trim_start_matches('[').trim_end_matches(']');
+    if context.rules.refuses_host(name) {
+        let line = format!("a rule of this dfdaemon refuses {name}");
+        return reply::text(StatusCode::FORBIDDEN, &line);
+    }
+    if let Some(intercept) = context.intercept.as_ref().filter(|one| one.wants(name)) {
+        return intercept.open(context, client, request, authority);
+    }
     let failed = |status, why: String| {
         let line = format!("origin: cannot connect to {host}:{port}: {why}");
         reply::text(status, &line)

@@ -202,7 +202,7 @@ async fn pages_in_browsers_are_kept_out() {
     let daemon = Daemon::start().await;
     let answer = get(daemon.addr, "/v1/streams", "Origin: http://hub.example").await;
     assert_eq!(answer.status, 403);
-    let post = "POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\
+    let post = "POST /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n\
                 Content-Length: 2\r\nConnection: close\r\n\r\n{}";
     assert_eq!(exchange(daemon.addr, post.as_bytes()).await.status, 400);
     // And who comes through the proxy is not on this host.
@@ -212,14 +212,24 @@ async fn pages_in_browsers_are_kept_out() {
 }
 
 #[tokio::test]
-async fn what_streams_now_is_listed() {
+async fn what_is_held_is_listed() {
     let origin = Origin::of_file(&content(1_500_000)).await;
     let daemon = Daemon::start().await;
     get(daemon.addr, origin.url("/f?token=secret").as_str(), "").await;
-    let table = get(daemon.addr, "/v1/streams", "").await.text();
+    let table = get(daemon.addr, "/v1/cache", "").await.text();
     assert!(table.contains("/f") && !table.contains("secret"), "{table}");
-    let json = get(daemon.addr, "/v1/streams", "Accept: application/json").await;
+    let json = get(daemon.addr, "/v1/cache", "Accept: application/json").await;
     let json: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
     assert_eq!(json[0]["length"], 1_500_000);
+    let page = get(daemon.addr, "/", "Accept: text/html").await.text();
+    assert!(
+        page.starts_with("<!doctype html>") && page.contains("/f"),
+        "{page}"
+    );
+    let front = get(daemon.addr, "/", "").await.text();
+    assert!(
+        front.contains("nothing streams now") && front.contains("2/2"),
+        "{front}"
+    );
     daemon.stop().await;
 }

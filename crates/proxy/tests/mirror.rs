@@ -188,7 +188,9 @@ async fn wrong_bytes_are_a_broken_body_and_are_not_kept() {
 #[tokio::test]
 async fn without_an_upstream_it_says_how_to_get_one() {
     let daemon = Daemon::start().await;
-    let answer = get(daemon.addr, "/v2/", "").await;
+    // Some clients ask whether there is a registry before they name one.
+    assert_eq!(get(daemon.addr, "/v2/", "").await.status, 200);
+    let answer = get(daemon.addr, "/v2/a/manifests/v1", "").await;
     assert_eq!(answer.status, 404);
     assert!(answer.text().contains("--mirror"), "{}", answer.text());
     daemon.stop().await;

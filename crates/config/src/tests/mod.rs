@@ -1,6 +1,7 @@
 //! What a user gets for what a user wrote. No test touches the process's own environment.
 
 mod sources;
+mod tables;
 mod values;
 
 use std::{ffi::OsString, io, path::Path, time::Duration};

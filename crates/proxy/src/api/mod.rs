@@ -7,15 +7,17 @@
 //! ends with [`END`] or [`ERROR`]; to any other it is broken off when it cannot go on. What fails
 //! before the first byte is a status and an [`ErrorReport`].
 //!
-//! `GET /v1/streams` lists what streams now: for people as text, and for programs, that accept
-//! `application/json`, as that.
+//! `GET /v1/streams` lists what streams now with each reader's window, `GET /v1/cache` what memory
+//! holds, and `GET /` both: as text in a terminal, as a page in a browser, and as JSON for programs
+//! that accept `application/json`.
 //!
 //! Only programs on this host may use it, and no page in a browser.
 
 pub mod client;
+mod overview;
+pub(crate) mod pages;
 mod report;
 pub(crate) mod server;
-mod streams;
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};

@@ -1,13 +1,21 @@
 //! The daemon's side of the local API.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+    uri::Authority,
+};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
 use pantala_node::ContentRequest;
 use url::Url;
 
-use super::{END, ERROR, ErrorReport, LENGTH, START, StreamRequest, TASK, streams};
+use super::{
+    END, ERROR, ErrorReport, LENGTH, START, StreamRequest, TASK,
+    pages::{self, JSON, Part},
+};
 use crate::{
     body::{Blocks, ContentBody},
     content::{self, Begun},
@@ -19,7 +27,6 @@ use crate::{
 
 /// The most bytes a request may have: a URL and a handful of headers.
 const REQUEST: usize = 256 << 10;
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Answers a request of a program on this host.
 pub(crate) async fn answer(
@@ -28,8 +35,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Reply {
     let headers = request.headers();
-    // A page in a browser on this host comes from anywhere.
-    if !client.addr.ip().to_canonical().is_loopback() || headers.contains_key(header::ORIGIN) {
+    if is_stranger(client, headers) {
         let line = "the local API is for programs on this host only";
         return reply::text(StatusCode::FORBIDDEN, line);
     }
@@ -39,23 +45,35 @@ pub(crate) async fn answer(
             Err(error) => failure(&error),
         },
         (&Method::GET | &Method::HEAD, "/v1/streams") => {
-            let json =
-                list(headers, header::ACCEPT).any(|kind| kind.starts_with("application/json"));
-            let streams = streams::now(&context.node).await;
-            match serde_json::to_vec(&streams) {
-                Ok(text) if json => reply::page(StatusCode::OK, JSON, text),
-                _ => reply::text(StatusCode::OK, streams::table(&streams).trim_end()),
-            }
+            pages::part(context, headers, Part::Streams).await
         }
-        (_, "/v1/stream" | "/v1/streams") => reply::text(
+        (&Method::GET | &Method::HEAD, "/v1/cache") => {
+            pages::part(context, headers, Part::Cache).await
+        }
+        (_, "/v1/stream" | "/v1/streams" | "/v1/cache") => reply::text(
             StatusCode::METHOD_NOT_ALLOWED,
-            "use POST /v1/stream, or GET /v1/streams",
+            "use POST /v1/stream, GET /v1/streams or GET /v1/cache",
         ),
         _ => reply::text(
             StatusCode::NOT_FOUND,
-            "not found: the local API has POST /v1/stream and GET /v1/streams",
+            "not found: the local API has POST /v1/stream, GET /v1/streams and GET /v1/cache",
         ),
     }
+}
+
+/// Whether a request comes from another host, or from a page in a browser on this one: a page
+/// comes from anywhere. (One whose name was bound to this host gives itself away by that name.)
+pub(super) fn is_stranger(client: &Client, headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let named = host
+        .and_then(|host| host.parse::<Authority>().ok())
+        .is_some_and(|host| {
+            let name = host.host().trim_start_matches('[').trim_end_matches(']');
+            name != "localhost" && name.parse::<IpAddr>().is_err()
+        });
+    !client.is_here() || headers.contains_key(header::ORIGIN) || named
 }
 
 async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> {
@@ -178,6 +196,7 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         headers,
         range,
         digest,
+        share_pages: true,
         limit_rate: wanted.limit_rate,
         origin_allowed: !wanted.no_origin,
         background: wanted.background,

@@ -37,6 +37,15 @@ impl Daemon {
     }
 
     pub async fn with(change: impl FnOnce(&mut ProxyConfig)) -> Self {
+        Self::of(change, Duration::from_secs(60)).await
+    }
+
+    /// One that believes the origin's word on a reader for so long.
+    pub async fn remembering(admission: Duration) -> Self {
+        Self::of(|_| {}, admission).await
+    }
+
+    async fn of(change: impl FnOnce(&mut ProxyConfig), remember_admission: Duration) -> Self {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let cancel = CancellationToken::new();
         let config = SupernodeConfig {
@@ -60,6 +69,7 @@ impl Daemon {
             },
             rates: Default::default(),
             filter_query: Vec::new(),
+            remember_admission,
         })
         .await
         .unwrap();

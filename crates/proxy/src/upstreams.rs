@@ -1,0 +1,305 @@
+//! Which registry a request of the mirror is for.
+//!
+//! Clients say so in one of three ways: with `ns=NAME` (containerd), with the registry's name as
+//! the first part of the repository's path (whoever takes a mirror with a path: podman, skopeo,
+//! buildah, CRI-O), or not at all (dockerd).
+
+use pantala_core::ContentDigest;
+use url::Url;
+
+/// A registry under the name that clients call it by.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// `registry.example` or `registry.example:5000`, lower-case.
+    pub name: String,
+    /// Where it is.
+    pub url: Url,
+    /// Whether this host's own credentials are used for it: then it is for this host only.
+    pub own_credentials: bool,
+}
+
+/// All registries that are mirrored.
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams {
+    /// For clients that name none. Alone it stands for every name.
+    mirror: Option<Url>,
+    named: Vec<Upstream>,
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub url: Url,
+    pub what: What,
+}
+
+/// What a path of the distribution API names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A blob, or a manifest, by its digest: the same bytes for ever.
+    Named(ContentDigest, Kind),
+    /// A manifest by its tag.
+    Tag,
+    /// Anything else.
+    Other,
+}
+
+/// Of which kind a named content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Blob,
+    Manifest,
+}
+
+impl Upstreams {
+    pub fn new(mirror: Option<Url>, named: Vec<Upstream>) -> Self {
+        Self { mirror, named }
+    }
+
+    /// Where a request for `path`, which begins with `/v2`, goes. `None` when nobody says which
+    /// registry is meant.
+    pub fn find(&self, path: &str, query: Option<&str>) -> Option<Destination> {
+        let (ns, rest) = without_ns(query);
+        if let Some(ns) = &ns {
+            let base = self
+                .named(ns)
+                .or_else(|| self.alone())
+                .or_else(|| by_name(ns))?;
+            return Some(destination(&base, path, &rest));
+        }
+        let prefixed = path
+            .strip_prefix("/v2/")
+            .and_then(|path| path.split_once('/'));
+        if let Some((first, inner)) = prefixed {
+            let base = self.named(first).or_else(|| {
+                // Without a registry for all, what looks like a host's name is one.
+                (self.mirror.is_none() && is_host(first))
+                    .then(|| by_name(first))
+                    .flatten()
+            });
+            if let Some(base) = base {
+                return Some(destination(&base, &format!("/v2/{inner}"), &rest));
+            }
+        }
+        let base = self.mirror.clone()?;
+        Some(destination(&base, path, &rest))
+    }
+
+    /// Whether requests to this URL carry credentials of this host's own.
+    pub fn is_guarded(&self, url: &Url) -> bool {
+        self.named
+            .iter()
+            .any(|upstream| upstream.own_credentials && same_host(&upstream.url, url))
+    }
+
+    fn named(&self, name: &str) -> Option<Url> {
+        let of_name = |upstream: &&Upstream| upstream.name.eq_ignore_ascii_case(name);
+        self.named
+            .iter()
+            .find(of_name)
+            .map(|found| found.url.clone())
+    }
+
+    fn alone(&self) -> Option<Url> {
+        self.mirror.clone().filter(|_| self.named.is_empty())
+    }
+}
+
+fn same_host(a: &Url, b: &Url) -> bool {
+    a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
+}
+
+/// Where a registry is of which only the name is known. Every client speaks HTTPS to it, but for
+/// one on its own host.
+fn by_name(name: &str) -> Option<Url> {
+    let url: Url = format!("https://{name}/").parse().ok()?;
+    let sound = url.path() == "/" && url.query().is_none() && url.username().is_empty();
+    let local = match url.host()? {
+        url::Host::Domain(name) => name == "localhost",
+        url::Host::Ipv4(ip) => ip.is_loopback(),
+        url::Host::Ipv6(ip) => ip.is_loopback(),
+    };
+    match (sound, local) {
+        (false, _) => None,
+        (true, true) => format!("http://{name}/").parse().ok(),
+        (true, false) => Some(url),
+    }
+}
+
+/// What clients take for a registry's name in front of a repository.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
+/// The `ns=` parameter and the query without it: it is for mirrors, not for the registry.
+fn without_ns(query: Option<&str>) -> (Option<String>, String) {
+    let pairs = query
+        .unwrap_or("")
+        .split('&')
+        .filter(|pair| !pair.is_empty());
+    let (ns, rest): (Vec<&str>, Vec<&str>) =
+        pairs.partition(|pair| *pair == "ns" || pair.starts_with("ns="));
+    let ns = ns.first().and_then(|pair| {
+        let (_, value) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
+        (!value.is_empty()).then(|| value.into_owned())
+    });
+    (ns, rest.join("&"))
+}
+
+fn destination(base: &Url, path: &str, query: &str) -> Destination {
+    let mut url = base.clone();
+    let root = base.path().trim_end_matches('/');
+    url.set_path(&format!("{root}{path}"));
+    url.set_query((!query.is_empty()).then_some(query));
+    Destination {
+        url,
+        what: what(path),
+    }
+}
+
+/// What a path of the distribution API names.
+pub(crate) fn what(path: &str) -> What {
+    let named = |kind: &str| {
+        let (name, reference) = path.strip_prefix("/v2/")?.rsplit_once(kind)?;
+        (!name.is_empty() && !reference.is_empty() && !reference.contains('/')).then_some(reference)
+    };
+    // Digests are written with a colon, or with its escape.
+    let digest = |reference: &str| reference.replacen("%3A", ":", 1).parse().ok();
+    if let Some(reference) = named("/blobs/") {
+        return digest(reference).map_or(What::Other, |digest| What::Named(digest, Kind::Blob));
+    }
+    if let Some(reference) = named("/manifests/") {
+        if let Some(digest) = digest(reference) {
+            return What::Named(digest, Kind::Manifest);
+        }
+        // A digest that cannot be checked is the registry's to answer for.
+        return match reference.contains(':') {
+            true => What::Other,
+            false => What::Tag,
+        };
+    }
+    What::Other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn upstreams(mirror: Option<&str>, named: &[(&str, &str)]) -> Upstreams {
+        let named = named.iter().map(|(name, url)| Upstream {
+            name: (*name).to_owned(),
+            url: url.parse().unwrap(),
+            own_credentials: *name == "own.example",
+        });
+        Upstreams::new(mirror.map(|url| url.parse().unwrap()), named.collect())
+    }
+
+    fn goes(upstreams: &Upstreams, path: &str, query: Option<&str>) -> Option<String> {
+        let found = upstreams.find(path, query)?;
+        Some(found.url.to_string())
+    }
+
+    #[test]
+    fn contents_are_told_from_everything_else() {
+        for name in ["a", "library/a", "a/blobs/b"] {
+            for colon in [":", "%3A"] {
+                let blob = what(&format!("/v2/{name}/blobs/sha256{colon}{HEX}"));
+                assert!(matches!(blob, What::Named(_, Kind::Blob)), "{blob:?}");
+                let manifest = what(&format!("/v2/{name}/manifests/sha256{colon}{HEX}"));
+                assert!(matches!(manifest, What::Named(_, Kind::Manifest)));
+            }
+            assert_eq!(what(&format!("/v2/{name}/manifests/v1.2")), What::Tag);
+        }
+        for other in [
+            "/v2/".to_owned(),
+            "/v2/a/blobs/uploads/".to_owned(),
+            "/v2/a/blobs/sha256:12".to_owned(),
+            "/v2/a/manifests/md5:12".to_owned(),
+            "/v2/a/tags/list".to_owned(),
+            format!("/v2/a/referrers/sha256:{HEX}"),
+            format!("/v2//blobs/sha256:{HEX}"),
+            format!("/v2/a/blobs/sha256:{HEX}/x"),
+        ] {
+            assert_eq!(what(&other), What::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_registry_is_named_by_ns_or_path_or_not_at_all() {
+        let many = upstreams(
+            Some("https://registry.example"),
+            &[("hub.example", "https://registry-1.hub.example/sub/")],
+        );
+        for (path, query, url) in [
+            (
+                "/v2/a/tags/list",
+                Some("ns=hub.example&n=3&last=a%2Fb"),
+                "https://registry-1.hub.example/sub/v2/a/tags/list?n=3&last=a%2Fb",
+            ),
+            (
+                "/v2/hub.example/a/tags/list",
+                None,
+                "https://registry-1.hub.example/sub/v2/a/tags/list",
+            ),
+            (
+                "/v2/a/tags/list",
+                None,
+                "https://registry.example/v2/a/tags/list",
+            ),
+            // A repository may be called so.
+            (
+                "/v2/my.team/a/tags/list",
+                None,
+                "https://registry.example/v2/my.team/a/tags/list",
+            ),
+            (
+                "/v2/a/b",
+                Some("ns=other.example%3A5000"),
+                "https://other.example:5000/v2/a/b",
+            ),
+            (
+                "/v2/a/b",
+                Some("ns=127.0.0.1:5000"),
+                "http://127.0.0.1:5000/v2/a/b",
+            ),
+        ] {
+            assert_eq!(
+                goes(&many, path, query).as_deref(),
+                Some(url),
+                "{path} {query:?}"
+            );
+        }
+        for nonsense in ["ns=a/b", "ns=a@b", "ns=%00"] {
+            assert_eq!(goes(&many, "/v2/", Some(nonsense)), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn one_mirror_alone_stands_for_every_name() {
+        let one = upstreams(Some("http://registry.example:5000"), &[]);
+        let url = Some("http://registry.example:5000/v2/".to_owned());
+        assert_eq!(goes(&one, "/v2/", Some("ns=hub.example")), url);
+        assert_eq!(goes(&one, "/v2/", None), url);
+    }
+
+    #[test]
+    fn without_a_mirror_names_speak_for_themselves() {
+        let none = upstreams(None, &[]);
+        assert_eq!(
+            goes(&none, "/v2/hub.example/a/tags/list", None).as_deref(),
+            Some("https://hub.example/v2/a/tags/list")
+        );
+        assert_eq!(goes(&none, "/v2/a/tags/list", None), None);
+        assert_eq!(goes(&none, "/v2/", None), None);
+    }
+
+    #[test]
+    fn own_credentials_are_for_this_host() {
+        let own = upstreams(None, &[("own.example", "https://r.own.example")]);
+        let guarded = |url: &str| own.is_guarded(&url.parse().unwrap());
+        assert!(guarded("https://r.own.example:443/v2/"));
+        assert!(!guarded("https://own.example/v2/"));
+    }
+}
