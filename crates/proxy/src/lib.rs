@@ -27,6 +27,7 @@ mod connection;
 mod content;
 mod forward;
 mod headers;
+mod heads;
 mod intercept;
 mod metrics;
 mod mirror;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use pantala_core::display_url;
 use url::Url;
 
@@ -30,6 +30,8 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Reply {
     let old = request.version() == Version::HTTP_10;
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let bodiless = request.body().is_end_stream();
     let (method, shown) = (request.method().clone(), shown(client, &request));
     let route = route(client, &request);
     let mut reply = match refusal(context, client, &request, route) {
@@ -44,6 +46,14 @@ pub(crate) async fn answer(
     };
     if old {
         reply.body_mut().or_abort(client.abort.clone());
+    }
+    if chunked {
+        // Whatever else it may have said of its length, nothing can hide behind it.
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(header::CONNECTION, close);
+    }
+    if bodiless {
+        client.head.expect_next();
     }
     context.metrics.request(route, reply.status());
     tracing::debug!(client = %client.addr, %method, target = shown, status = reply.status().as_u16(), "request");
@@ -64,17 +74,10 @@ fn refusal(
         tracing::warn!(client = %client.addr, target = shown(client, request), "a request went in a circle");
         return Some(reply::text(StatusCode::LOOP_DETECTED, line));
     }
-    // Two words on where a body ends: what one server takes for its end, another takes for the
-    // middle (RFC 9112, 6.3).
-    if headers.contains_key(header::TRANSFER_ENCODING)
-        && headers.contains_key(header::CONTENT_LENGTH)
-    {
+    if client.head.is_ambiguous() {
         tracing::warn!(client = %client.addr, "a request has both Transfer-Encoding and Content-Length");
         let line = "usage: send either Transfer-Encoding or Content-Length, not both";
-        let mut reply = reply::text(StatusCode::BAD_REQUEST, line);
-        let close = HeaderValue::from_static("close");
-        reply.headers_mut().insert(header::CONNECTION, close);
-        return Some(reply);
+        return Some(reply::text(StatusCode::BAD_REQUEST, line));
     }
     if matches!(route, Route::Proxy | Route::Tunnel)
         && client.secure.is_none()

@@ -21,6 +21,7 @@ use url::Url;
 use crate::{
     connection::{Abort, Connection},
     headers::Via,
+    heads::{Head, Heads},
     intercept::Intercept,
     metrics::Metrics,
     route,
@@ -119,6 +120,8 @@ pub(crate) struct Client {
     /// intercepted.
     pub secure: Option<Authority>,
     pub abort: Abort,
+    /// What is known of the request's head.
+    pub head: Head,
     /// One of the connections there may be at once.
     pub permit: Arc<OwnedSemaphorePermit>,
 }
@@ -225,6 +228,7 @@ async fn accept(listener: &TcpListener, context: &Arc<Context>, permits: &Arc<Se
                     addr,
                     secure: None,
                     abort: stream.abort(),
+                    head: Head::default(),
                     permit: Arc::new(permit),
                 };
                 let context = context.clone();
@@ -253,10 +257,12 @@ fn prepared(stream: TcpStream) -> TcpStream {
 }
 
 /// Answers the requests of one connection, until it ends or the proxy stops.
-pub(crate) async fn serve<S>(stream: S, client: Client, context: &Arc<Context>)
+pub(crate) async fn serve<S>(stream: S, mut client: Client, context: &Arc<Context>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = Heads::new(stream);
+    client.head = stream.head();
     let client = &client;
     let service = service_fn(move |request| async move {
         Ok::<_, Infallible>(route::answer(context, client, request).await)
