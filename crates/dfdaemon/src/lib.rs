@@ -17,7 +17,7 @@ use std::{
 
 use pantala_config::{Action, Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
-use pantala_node::{Eviction, Node, NodeConfig, RateLimits};
+use pantala_node::{Eviction, Node, NodeConfig, Prefetch, RateLimits};
 use pantala_origin::OriginConfig;
 use pantala_proxy::{Proxy, ProxyConfig, Rule, Upstream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -128,6 +128,11 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
         },
         filter_query: config.filter_query.clone(),
         remember_admission: config.remember_auth,
+        prefetch: match config.prefetch {
+            pantala_config::Prefetch::None => Prefetch::None,
+            pantala_config::Prefetch::Window => Prefetch::Window,
+            pantala_config::Prefetch::All => Prefetch::All,
+        },
     }
 }
 

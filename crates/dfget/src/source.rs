@@ -4,8 +4,8 @@ use bytes::Bytes;
 use pantala_config::{Cache, DaemonUse, DfgetConfig, HostPort, Range as ConfigRange, Window};
 use pantala_core::{Error, Kind, Result, Who};
 use pantala_node::{
-    ContentRequest, DirectStream, Eviction, Node, NodeConfig, Opened, Range, RateLimits, StreamIo,
-    Totals,
+    ContentRequest, DirectStream, Eviction, Node, NodeConfig, Opened, Prefetch, Range, RateLimits,
+    StreamIo, Totals,
 };
 use pantala_origin::OriginConfig;
 use pantala_proxy::api::{
@@ -162,6 +162,7 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
         },
         filter_query: Vec::new(),
         remember_admission: Duration::from_secs(60),
+        prefetch: Prefetch::None,
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     error, key,
     links::Links,
     metrics::{Metrics, Totals},
+    prefetch::{self, Prefetch},
     rates::{RateLimits, Rates},
     readers::{OriginSource, Reader},
     registration::{ANSWER_TIMEOUT, Answer, Registrations},
@@ -71,6 +72,8 @@ pub struct NodeConfig {
     pub filter_query: Vec<String>,
     /// How long the origin's word that a reader may have a content is remembered.
     pub remember_admission: Duration,
+    /// What is read besides the ranges that readers ask for.
+    pub prefetch: Prefetch,
 }
 
 /// What a reader wants.
@@ -163,6 +166,8 @@ struct Inner {
     /// Readers that the origin would serve, remembered for a short time.
     admitted: Mutex<HashMap<[u8; 32], Instant>>,
     readers: watch::Sender<usize>,
+    /// How many more may read ahead of readers.
+    prefetchers: Arc<Semaphore>,
 }
 
 /// The standing connection to the supernode, where there is one.
@@ -197,9 +202,16 @@ impl ControlPort {
 
 /// A reader that has come: when, and its place among those that share the memory. Counted before
 /// anything else, so that a thousand that come at once know of each other.
-struct Arrival {
+pub(crate) struct Arrival {
     at: Instant,
     counted: Arc<Counted>,
+}
+
+impl Arrival {
+    pub fn new(node: &Node, at: Instant) -> Self {
+        let counted = Counted::new(&node.inner.readers).into();
+        Self { at, counted }
+    }
 }
 
 /// How long a reader waits for the first word of the supernode before it goes on without.
@@ -289,6 +301,7 @@ impl Node {
         tracker.spawn(server.serve(listener));
         let node = Self {
             inner: Arc::new(Inner {
+                prefetchers: prefetch::slots(config.memory),
                 config,
                 peer,
                 peer_addr,
@@ -320,6 +333,27 @@ impl Node {
     /// The client for requests that are passed through.
     pub fn origin(&self) -> &OriginClient {
         &self.inner.ports.origin
+    }
+
+    pub(crate) fn prefetch(&self) -> Prefetch {
+        self.inner.config.prefetch
+    }
+
+    pub(crate) fn prefetchers(&self) -> &Arc<Semaphore> {
+        &self.inner.prefetchers
+    }
+
+    pub(crate) fn task_of(&self, task: &TaskId) -> Option<Arc<TaskHandle>> {
+        self.inner.ports.tasks.get(task)
+    }
+
+    /// Runs something until it is done or the node stops.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.inner.ports.cancel.clone();
+        self.inner
+            .ports
+            .tracker
+            .spawn(async move { cancel.run_until_cancelled(work).await });
     }
 
     /// Content bytes moved since the start.
@@ -403,10 +437,16 @@ impl Node {
     /// When the origin refuses or fails and nobody else has it, when the range lies outside, or
     /// when the origin may not be asked and no peer has it.
     pub async fn open(&self, request: ContentRequest) -> Result<Opened> {
-        let opened = Arrival {
-            at: Instant::now(),
-            counted: Counted::new(&self.inner.readers).into(),
-        };
+        let asked = request.clone();
+        let opened = self.open_somehow(request).await?;
+        if let Opened::Content(content) = &opened {
+            self.read_ahead(&asked, content);
+        }
+        Ok(opened)
+    }
+
+    async fn open_somehow(&self, request: ContentRequest) -> Result<Opened> {
+        let opened = Arrival::new(self, Instant::now());
         let key = self.key(&request);
         if let Some(content) = self.open_fresh(key, &request, &opened) {
             return self.admitted(content?, request).await;
@@ -722,7 +762,7 @@ impl Node {
     }
 
     /// Opens a reader on a task that is here. `learned`: the origin has just served this reader.
-    fn attach(
+    pub(crate) fn attach(
         &self,
         task: TaskId,
         request: &ContentRequest,
@@ -841,6 +881,8 @@ impl Node {
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
                 awaited: 0.into(),
+                sequences: Default::default(),
+                read_ahead: false.into(),
             })
         });
         if new && let Some(commands) = taken {

@@ -93,7 +93,7 @@ async fn access_that_was_revoked_is_lost_in_time() {
     let file = content(1_000_000);
     let origin = guarded(file.clone(), open.clone()).await;
     // Each request is asked for: revoked at once.
-    let daemon = Daemon::remembering(Duration::ZERO).await;
+    let daemon = Daemon::of(|node| node.remember_admission = Duration::ZERO, |_| {}).await;
     let url = origin.url("/f");
     let credentials = "Authorization: Bearer good";
     for _ in 0..2 {

@@ -35,6 +35,7 @@ mod parents;
 mod picker;
 mod requests;
 mod runs;
+mod sequence;
 mod wanted;
 mod window;
 mod work;
@@ -44,4 +45,5 @@ pub use message::{
     Action, AttemptId, Class, Config, Event, Failure, ParentId, ReaderId, RunId, Source, WindowSize,
 };
 pub use picker::{Picker, Snapshot};
+pub use sequence::Sequences;
 pub use window::Window;

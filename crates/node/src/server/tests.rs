@@ -36,6 +36,8 @@ fn server() -> Arc<PeerServer> {
             planned: Mutex::new(Planned::Unknown),
             proven: false.into(),
             awaited: 0.into(),
+            sequences: Default::default(),
+            read_ahead: false.into(),
         })
     });
     Arc::new(PeerServer {

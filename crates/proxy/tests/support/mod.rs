@@ -8,7 +8,7 @@ pub mod origin;
 
 use std::{net::SocketAddr, time::Duration};
 
-use pantala_node::{Node, NodeConfig};
+use pantala_node::{Node, NodeConfig, Prefetch};
 use pantala_origin::OriginConfig;
 use pantala_proxy::{Proxy, ProxyConfig};
 use pantala_supernode::{Supernode, SupernodeConfig};
@@ -37,15 +37,14 @@ impl Daemon {
     }
 
     pub async fn with(change: impl FnOnce(&mut ProxyConfig)) -> Self {
-        Self::of(change, Duration::from_secs(60)).await
+        Self::of(|_| {}, change).await
     }
 
-    /// One that believes the origin's word on a reader for so long.
-    pub async fn remembering(admission: Duration) -> Self {
-        Self::of(|_| {}, admission).await
-    }
-
-    async fn of(change: impl FnOnce(&mut ProxyConfig), remember_admission: Duration) -> Self {
+    /// One whose node is set up otherwise.
+    pub async fn of(
+        change_node: impl FnOnce(&mut NodeConfig),
+        change: impl FnOnce(&mut ProxyConfig),
+    ) -> Self {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let cancel = CancellationToken::new();
         let config = SupernodeConfig {
@@ -53,7 +52,7 @@ impl Daemon {
             swarm: Default::default(),
         };
         let supernode = Supernode::start(config, cancel.clone()).await.unwrap();
-        let node = Node::start(NodeConfig {
+        let mut node = NodeConfig {
             peer_listen: local,
             advertise: None,
             supernodes: vec![supernode.local_addr().to_string()],
@@ -69,10 +68,11 @@ impl Daemon {
             },
             rates: Default::default(),
             filter_query: Vec::new(),
-            remember_admission,
-        })
-        .await
-        .unwrap();
+            remember_admission: Duration::from_secs(60),
+            prefetch: Prefetch::Window,
+        };
+        change_node(&mut node);
+        let node = Node::start(node).await.unwrap();
         let mut config = ProxyConfig::new(local);
         change(&mut config);
         let proxy = Proxy::start(config, node.clone()).await.unwrap();
