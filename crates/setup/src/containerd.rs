@@ -52,10 +52,12 @@ fn put_in(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
             (HOSTS_DIR.into(), Some(after))
         }
     };
+    // Whichever of ours goes last takes the directory with it, if that was made for the first.
+    let above = made_above(files, &dir)?;
     for name in names(options) {
         let path = dir.join(&name).join(HOSTS_FILE);
         let before = read(files, &path)?;
-        let made = missing(files, &dir.join(&name))?;
+        let made = missing(files, &dir.join(&name))?.max(above);
         let after = hosts::put_in(&path, before.as_deref(), &options.url(), made)?;
         plan.change(path, before, Some(after), 0);
     }
@@ -68,8 +70,8 @@ fn put_in(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
         own.retain(|name| name != ALL);
         if !own.is_empty() {
             plan.advice.push(format!(
-                "{} in {} and go past {ALL}: name them with --registry to put them behind dfdaemon \
-                 as well.",
+                "{} in {}, so {ALL} is not for it: name it with --registry to put it behind \
+                 dfdaemon as well.",
                 has_own(&own),
                 dir.display()
             ));
@@ -81,7 +83,7 @@ fn put_in(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
 fn has_own(names: &[String]) -> String {
     match names {
         [one] => format!("{one} has a directory of its own"),
-        _ => format!("{} have directories of their own", names.join(", ")),
+        _ => format!("{}: each has a directory of its own", names.join(", ")),
     }
 }
 
@@ -179,6 +181,18 @@ fn names(options: &Options) -> Vec<String> {
         true => vec![ALL.to_owned()],
         false => options.registries.clone(),
     }
+}
+
+/// How many directories were made for those of our files that are there.
+fn made_above(files: &dyn ReadFiles, dir: &Path) -> Result<usize> {
+    let mut most = 0;
+    for name in with_hosts(files, dir)? {
+        let path = dir.join(&name).join(HOSTS_FILE);
+        let found = block::find(&path, &read(files, &path)?.unwrap_or_default())?;
+        let made = found.iter().filter_map(|found| found.block.made);
+        most = made.chain([most]).max().unwrap_or_default();
+    }
+    Ok(most)
 }
 
 /// The names in the directory that have a `hosts.toml`.

@@ -76,6 +76,21 @@ fn directories_come_and_go_with_the_files() {
 }
 
 #[test]
+fn the_last_of_several_takes_the_directory_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str, undo| {
+        let mut job = job(root.path(), Runtime::Containerd, undo);
+        job.options.registries = vec![name.into()];
+        told(&job).unwrap()
+    };
+    at("a.example", false);
+    at("b.example", false);
+    at("a.example", true);
+    at("b.example", true);
+    assert!(tree(root.path()).iter().all(|path| path.ends_with("/etc")));
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let root = tempfile::tempdir().unwrap();
     let dry = Job {
