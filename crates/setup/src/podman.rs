@@ -34,6 +34,9 @@ pub(crate) fn plan(runtime: Runtime, options: &Options, files: &dyn ReadFiles) -
             return Err(Error::new(Who::User, Kind::BadInput, what)
                 .hint("name each one, like --registry registry.example"));
         }
+        for name in &options.registries {
+            check(name)?;
+        }
         conflicts(options, files, &path, before.as_deref())?;
         let made = missing(files, Path::new(DIR))?;
         let after = put_in(&path, before.as_deref(), options, made)?;
@@ -48,6 +51,20 @@ pub(crate) fn plan(runtime: Runtime, options: &Options, files: &dyn ReadFiles) -
         plan.next.push("systemctl reload crio".into());
     }
     Ok(plan)
+}
+
+/// The registry's name becomes part of a path in the mirror's location. Where it cannot, these
+/// clients refuse every image of the registry, so the mirror must not be put in.
+fn check(name: &str) -> Result<()> {
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+    if name.chars().all(letters) {
+        return Ok(());
+    }
+    let what = format!("--registry {name}: no name for a mirror's path, which has no port");
+    Err(Error::new(Who::User, Kind::BadInput, what).hint(
+        "put it behind dfdaemon as a proxy, with HTTP_PROXY and HTTPS_PROXY, or give it a name in \
+         small letters without a port",
+    ))
 }
 
 fn put_in(path: &Path, text: Option<&str>, options: &Options, made: usize) -> Result<String> {

@@ -12,14 +12,14 @@ const P: Runtime = Runtime::Podman;
 
 #[test]
 fn a_drop_in_is_made_and_goes_again() {
-    let both = options(&["hub.example", "registry.example:5000"]);
+    let both = options(&["hub.example", "registry.example"]);
     let between = Host::default().there_and_back(P, &both);
     let text = between.text(OURS);
     assert!(text.contains(
         "[[registry]]\nprefix = \"hub.example\"\nlocation = \"hub.example\"\n\n\
          [[registry.mirror]]\nlocation = \"127.0.0.1:65001/hub.example\"\ninsecure = true\n"
     ));
-    assert!(text.contains("\"127.0.0.1:65001/registry.example:5000\""));
+    assert!(text.contains("\"127.0.0.1:65001/registry.example\""));
     assert!(Host::default().ok(P, &both).next.is_empty());
     let crio = Host::default().ok(Runtime::Crio, &both);
     assert_eq!(crio.next, ["systemctl reload crio"]);
@@ -57,6 +57,17 @@ fn nothing_works_without_a_name() {
             .changes
             .is_empty()
     );
+}
+
+#[test]
+fn a_name_that_would_break_every_pull_is_refused() {
+    for name in ["hub.example:5000", "[::1]", "Hub.example"] {
+        let error = Host::default().fails(P, &options(&[name]));
+        assert!(
+            error.what().starts_with(&format!("--registry {name}: ")),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -129,7 +140,7 @@ proptest! {
             0..=4,
         )),
         ended in any::<bool>(),
-        names in prop::sample::subsequence(&["hub.example", "x.example", "y.example:5000"][..], 1..=3),
+        names in prop::sample::subsequence(&["hub.example", "x.example", "y-z.example"][..], 1..=3),
     ) {
         let mut host = Host::default();
         if let Some(parts) = parts {
