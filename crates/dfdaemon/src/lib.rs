@@ -7,6 +7,7 @@
 //! Non-goals: everything that moves bytes, which is `pantala_node`'s and `pantala_proxy`'s.
 
 mod inside;
+pub mod jobs;
 mod limits;
 
 use std::{
