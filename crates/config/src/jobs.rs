@@ -73,6 +73,7 @@ Examples:
   sudo dfdaemon setup podman --registry registry.example --registry hub.example
   sudo dfdaemon setup docker --undo",
     flags: SETUP_FLAGS,
+    tables: false,
 };
 
 static DIR: Flag<PathBuf> = Flag::path("dir", "DIR", Group::What, path)
@@ -99,6 +100,7 @@ Examples:
   sudo dfdaemon ca init
   dfdaemon ca init --dir ./ca --name 'Example Corp. builds'",
     flags: CA_FLAGS,
+    tables: false,
 };
 
 /// What pulls images.
