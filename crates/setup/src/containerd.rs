@@ -66,6 +66,11 @@ fn put_in(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
         plan.next.push(RESTART.into());
     }
     if options.registries.is_empty() {
+        plan.advice.push(
+            "This is for every registry: start dfdaemon without --mirror, or with --upstream NAME=URL \
+             beside it. With --mirror alone it answers for every name from that one registry."
+                .to_owned(),
+        );
         let mut own = with_hosts(files, &dir)?;
         own.retain(|name| name != ALL);
         if !own.is_empty() {
