@@ -7,15 +7,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
 use crate::{
-    OriginBody, OriginConfig, OriginRequest, backoff,
+    Body, OriginBody, OriginConfig, OriginRequest, backoff,
+    connection::Transfer,
     credentials::{carries_credentials, is_signed},
-    exchange::{Answer, exchange},
+    exchange::{Answer, exchange, take_user},
     failure::{self, Failure},
     freshness,
     head::{self, Head},
@@ -67,7 +67,7 @@ pub enum Revalidation {
 pub(crate) struct Opened {
     pub(crate) url: Url,
     pub(crate) head: Head,
-    pub(crate) response: reqwest::Response,
+    pub(crate) response: Response<Transfer>,
 }
 
 impl OriginClient {
@@ -76,10 +76,14 @@ impl OriginClient {
     /// # Errors
     /// `BadInput` when a file of certificate authorities cannot be used.
     pub fn new(config: OriginConfig) -> Result<Self> {
-        Ok(Self {
-            transport: Arc::new(Transport::new(config)?),
+        Ok(Self::over(Transport::new(config)?))
+    }
+
+    pub(crate) fn over(transport: Transport) -> Self {
+        Self {
+            transport: Arc::new(transport),
             received: Arc::default(),
-        })
+        }
     }
 
     /// Content bytes read off origin connections so far: all transfers, what was read again
@@ -148,12 +152,12 @@ impl OriginClient {
             head,
             response,
         } = opened;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (parts, body) = response.into_parts();
         let (start, meta, shareable) = (head.start, head.meta.clone(), head.shareable);
-        let body = OriginBody::new(self.clone(), request, url, head, response);
+        let body = OriginBody::new(self.clone(), request, url, head, body);
         OriginResponse {
-            status,
-            headers,
+            status: parts.status,
+            headers: parts.headers,
             meta,
             start,
             end: body.end(),
@@ -170,14 +174,11 @@ impl OriginClient {
     ///
     /// # Errors
     /// When nobody answers. Any status is an answer.
-    pub async fn forward(
-        &self,
-        request: http::Request<reqwest::Body>,
-    ) -> Result<http::Response<reqwest::Body>> {
+    pub async fn forward(&self, request: http::Request<Body>) -> Result<Response<Body>> {
         let (mut parts, body) = request.into_parts();
         drop_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);
-        let url: Url = parts
+        let mut url: Url = parts
             .uri
             .to_string()
             .parse()
@@ -185,28 +186,15 @@ impl OriginClient {
                 let what = format!("cannot pass on a request to that URL: {error}");
                 Error::new(Who::User, Kind::BadInput, what)
             })?;
-        let mut passed = reqwest::Request::new(parts.method, url.clone());
-        *passed.headers_mut() = parts.headers;
-        *passed.body_mut() = Some(body);
-        let client = self.transport.for_url(&url).await?;
-        let timeout = self.transport.config().connect_timeout;
-        let response = client
-            .execute(passed)
-            .await
-            .map_err(|error| failure::no_answer(&error, &url, timeout))?;
-        let (mut parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        take_user(&mut url, &mut parts.headers);
+        let answer = self
+            .transport
+            .execute(parts.method, &url, parts.headers, body)
+            .await?;
+        let (mut parts, body) = answer.into_parts();
         drop_hop_by_hop(&mut parts.headers);
-        let received = self.received.clone();
-        let counted = body.map_frame(move |frame| {
-            if let Some(data) = frame.data_ref() {
-                received.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
-            frame
-        });
-        Ok(http::Response::from_parts(
-            parts,
-            reqwest::Body::wrap(counted),
-        ))
+        let body = Body::from(body.count(self.received.clone()));
+        Ok(Response::from_parts(parts, body))
     }
 
     /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a

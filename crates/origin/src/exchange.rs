@@ -1,14 +1,17 @@
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 use pantala_core::{Error, Kind, Result, Who, display_url};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::{credentials::drop_credentials, failure, transport::Transport};
+use crate::{
+    Body, connection::Transfer, credentials::drop_credentials, failure, transport::Transport,
+};
 
 /// An answer, redirects followed.
 pub(crate) struct Answer {
     /// Who gave it.
     pub(crate) url: Url,
-    pub(crate) response: reqwest::Response,
+    pub(crate) response: Response<Transfer>,
 }
 
 /// Sends a request without a body and follows redirects.
@@ -23,7 +26,7 @@ pub(crate) async fn exchange(
     mut headers: HeaderMap,
 ) -> Result<Answer> {
     let mut url = url.clone();
-    take_user(transport, &mut url, &mut headers);
+    take_user(&mut url, &mut headers);
     for _ in 0..=transport.config().max_redirects {
         let response = send(transport, method.clone(), &url, headers.clone()).await?;
         let Some(target) = redirect_target(&url, &response)? else {
@@ -40,7 +43,7 @@ pub(crate) async fn exchange(
         }
         url = target;
         // A user part in a `Location` is the origin's to give.
-        take_user(transport, &mut url, &mut headers);
+        take_user(&mut url, &mut headers);
     }
     let limit = transport.config().max_redirects;
     Err(failure::protocol(
@@ -55,30 +58,29 @@ async fn send(
     method: Method,
     url: &Url,
     headers: HeaderMap,
-) -> Result<reqwest::Response> {
-    let client = transport.for_url(url).await?;
+) -> Result<Response<Transfer>> {
     let config = transport.config();
-    let mut request = reqwest::Request::new(method, url.clone());
-    *request.headers_mut() = headers;
     let limit = config.connect_timeout + config.read_timeout;
-    match tokio::time::timeout(limit, client.execute(request)).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(failure::no_answer(&error, url, config.connect_timeout)),
+    let answer = transport.execute(method, url, headers, Body::empty());
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
         Err(_) => Err(failure::silence(url, config.read_timeout)),
     }
 }
 
 /// Makes the URL's user part into Basic credentials, unless there are others already.
-fn take_user(transport: &Transport, url: &mut Url, headers: &mut HeaderMap) {
+pub(crate) fn take_user(url: &mut Url, headers: &mut HeaderMap) {
     if url.username().is_empty() && url.password().is_none() {
         return;
     }
-    // reqwest knows how to encode them; building a request touches no network.
-    let given = transport.plain().get(url.clone()).build();
-    let basic = given
-        .ok()
-        .and_then(|request| request.headers().get(header::AUTHORIZATION).cloned());
-    if let Some(basic) = basic {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let (user, password) = (
+        decoded(url.username()),
+        decoded(url.password().unwrap_or_default()),
+    );
+    let basic = http_auth::basic::encode_credentials(&user, &password);
+    if let Ok(mut basic) = HeaderValue::from_str(&basic) {
+        basic.set_sensitive(true);
         headers.entry(header::AUTHORIZATION).or_insert(basic);
     }
     // Both only fail for URLs without a host, which have no user part either.
@@ -86,7 +88,7 @@ fn take_user(transport: &Transport, url: &mut Url, headers: &mut HeaderMap) {
     let _ = url.set_password(None);
 }
 
-fn redirect_target(url: &Url, response: &reqwest::Response) -> Result<Option<Url>> {
+fn redirect_target(url: &Url, response: &Response<Transfer>) -> Result<Option<Url>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }

@@ -360,7 +360,7 @@ async fn what_is_passed_on_stays_as_it_is() {
         .header("connection", "x-hop")
         .header("x-hop", "1")
         .header("x-end", "2")
-        .body(reqwest::Body::from("sent"))
+        .body(pantala_origin::Body::from("sent"))
         .unwrap();
     let client = client();
     let response = client.forward(request).await.unwrap();

@@ -1,4 +1,4 @@
-//! TLS is always verified, and HTTP/2 is spoken where the origin speaks it.
+//! TLS is always verified, and HTTP/1.1 is spoken over it.
 
 use std::{convert::Infallible, io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -120,7 +120,7 @@ async fn only_a_named_authority_is_trusted() {
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_where_offered() {
+async fn http_1_is_spoken_where_both_are_offered() {
     let mut tasks = JoinSet::new();
     let (address, pem) = server(&["h2", "http/1.1"], &mut tasks).await;
     let url: url::Url = format!("https://localhost:{}/f", address.port())
@@ -131,7 +131,7 @@ async fn http_2_is_spoken_where_offered() {
         .await
         .unwrap();
     assert_eq!(response.meta.length, Some(8));
-    assert_eq!(response.body.next().await.unwrap().unwrap(), "HTTP/2.0");
+    assert_eq!(response.body.next().await.unwrap().unwrap(), "HTTP/1.1");
     assert_eq!(response.body.next().await.unwrap(), None);
 }
 
