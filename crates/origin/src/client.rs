@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body::Body as _;
 use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
@@ -15,10 +16,11 @@ use crate::{
     Body, OriginBody, OriginConfig, OriginRequest, backoff,
     connection::Transfer,
     credentials::{carries_credentials, is_signed},
-    exchange::{Answer, exchange, take_user},
+    exchange::{Answer, Question, exchange, take_user},
     failure::{self, Failure},
     freshness,
     head::{self, Head},
+    refusal::Refused,
     request::{self, drop_hop_by_hop, end_to_end},
     transport::Transport,
 };
@@ -74,7 +76,7 @@ impl OriginClient {
     /// A client that speaks as `config` says. Connects to nobody.
     ///
     /// # Errors
-    /// `BadInput` when a file of certificate authorities cannot be used.
+    /// `BadInput` when a file or a host of the configuration cannot be used.
     pub fn new(config: OriginConfig) -> Result<Self> {
         Ok(Self::over(Transport::new(config)?))
     }
@@ -98,8 +100,24 @@ impl OriginClient {
     /// # Errors
     /// Whose fault it was and what to do: see [`Kind`].
     pub async fn get(&self, request: OriginRequest) -> Result<OriginResponse> {
+        self.try_get(request).await.map_err(|failure| failure.error)
+    }
+
+    /// As [`get`](Self::get), for who passes the origin's own words on when it refuses.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), with the answer of an origin that refused.
+    pub async fn get_or_refusal(&self, request: OriginRequest) -> Result<OriginResponse, Refused> {
+        match self.try_get(request).await {
+            Ok(response) => Ok(response),
+            Err(failure) => Err(Refused::read(failure, self.config().read_timeout).await),
+        }
+    }
+
+    async fn try_get(&self, request: OriginRequest) -> Result<OriginResponse, Failure> {
         if request.range.end() == Some(request.range.start()) {
-            return Err(Error::new(Who::User, Kind::BadInput, "the range is empty"));
+            let error = Error::new(Who::User, Kind::BadInput, "the range is empty");
+            return Err(error.into());
         }
         let opened = match self.open_persistently(&request).await {
             // No range of an empty content can be satisfied, so that its beginning is refused too.
@@ -112,8 +130,7 @@ impl OriginClient {
             }
             result => result,
         };
-        let opened = opened.map_err(|failure| failure.error)?;
-        Ok(self.response(request, opened))
+        Ok(self.response(request, opened?))
     }
 
     /// Asks whether the content is still the one with these validators, and for it if not.
@@ -167,7 +184,9 @@ impl OriginClient {
     }
 
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
-    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must.
+    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must. A
+    /// request without a body and without credentials may be let through by the
+    /// [host's own](crate::HostConfig::credentials).
     ///
     /// There is no limit on how long an answer may take, because some take minutes (a registry
     /// that checks an upload): dropping the future or the body ends it.
@@ -187,10 +206,20 @@ impl OriginClient {
                 Error::new(Who::User, Kind::BadInput, what)
             })?;
         take_user(&mut url, &mut parts.headers);
-        let answer = self
-            .transport
-            .execute(parts.method, &url, parts.headers, body)
-            .await?;
+        let answer = if body.is_end_stream() {
+            let question = Question {
+                transport: &self.transport,
+                method: &parts.method,
+                url: &url,
+                headers: &parts.headers,
+                limit: None,
+            };
+            question.send().await?.0
+        } else {
+            self.transport
+                .execute(parts.method, &url, parts.headers, body)
+                .await?
+        };
         let (mut parts, body) = answer.into_parts();
         drop_hop_by_hop(&mut parts.headers);
         let body = Body::from(body.count(self.received.clone()));
@@ -247,13 +276,22 @@ impl OriginClient {
 
     /// The head of an answer to a GET, when it is a success.
     fn opened(&self, request: &OriginRequest, answer: Answer) -> Result<Opened, Failure> {
-        let Answer { url, response } = answer;
+        let Answer {
+            url,
+            response,
+            credentialed,
+        } = answer;
         let (status, headers) = (response.status(), response.headers());
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-            let credentials = carries_credentials(&request.url, &request.headers);
-            return Err(failure::status(&url, status, headers, credentials));
+            let credentials = credentialed || carries_credentials(&request.url, &request.headers);
+            let mut failure = failure::status(&url, status, headers, credentials);
+            // Another host's words are not for who asked this one.
+            if url.origin() == request.url.origin() {
+                failure.answer = Some(Box::new(response));
+            }
+            return Err(failure);
         }
-        let head = head::read(&url, request, status, headers)?;
+        let head = head::read(&url, request, status, headers, credentialed)?;
         Ok(Opened {
             url,
             head,
@@ -312,7 +350,7 @@ fn judge(method: &Method, asked: &Url, headers: &HeaderMap, answer: &Answer) -> 
     if *method == Method::HEAD && (signed_for_get || matches!(status.as_u16(), 400 | 405 | 501)) {
         return Verdict::AskWithGet;
     }
-    let credentials = carries_credentials(asked, headers);
+    let credentials = answer.credentialed || carries_credentials(asked, headers);
     Verdict::Refused(failure::status(
         &answer.url,
         status,

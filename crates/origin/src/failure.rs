@@ -1,20 +1,30 @@
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, time::Duration};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use pantala_core::{Error, Kind, Who, display_url};
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
-use crate::connect::{ConnectFailure, Unresolved};
+use crate::{
+    connect::{ConnectFailure, Unresolved},
+    connection::Transfer,
+};
 
 /// Why an attempt failed, with what the origin said about trying again.
-#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     /// What `Retry-After` asked for.
     pub(crate) retry_after: Option<Duration>,
     /// Bytes of the whole content, as a 416 tells them.
     pub(crate) length: Option<u64>,
+    /// The answer itself, where it is the word of who was asked.
+    pub(crate) answer: Option<Box<Response<Transfer>>>,
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
 }
 
 impl From<Error> for Failure {
@@ -23,12 +33,13 @@ impl From<Error> for Failure {
             error,
             retry_after: None,
             length: None,
+            answer: None,
         }
     }
 }
 
 /// A defect of the origin's answer that asking again will not mend.
-pub(crate) fn protocol(url: &Url, what: impl std::fmt::Display) -> Error {
+pub(crate) fn protocol(url: &Url, what: impl fmt::Display) -> Error {
     let url = display_url(url.as_str());
     Error::new(Who::Origin, Kind::Protocol, format!("{url} {what}")).retryable(false)
 }
@@ -189,6 +200,13 @@ fn tls(cause: &rustls::Error, host: &str) -> Error {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "use a host name that its certificate covers",
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired,
+        ) => "configure a client certificate for it that it accepts",
         rustls::Error::InvalidMessage(_) => "if it speaks plain HTTP, use http://",
         _ => "add the certificate authority with --ca if it is a private one",
     };

@@ -1,48 +1,64 @@
 //! Whom TLS trusts, and who it says we are. Certificates are verified always.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use http::Uri;
 use pantala_core::{Error, Kind, Result, Who};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::sync::OnceCell;
 
-use crate::OriginConfig;
+use crate::{ClientCert, HostConfig, OriginConfig, hosts::Hosts};
 
 /// The configurations of TLS, each built when it is first needed: reading the system's
 /// certificate authorities takes milliseconds.
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     system: OnceCell<RootCertStore>,
+    /// For hosts without a word of their own.
     everywhere: Identity,
+    hosts: Arc<Hosts>,
+    /// In the order of `hosts`.
+    identities: Vec<Option<Identity>>,
 }
 
-/// How one host, or all without a word of their own, are spoken to.
+/// Whom we trust and who we are.
 struct Identity {
-    /// Trusted besides the system's.
     authorities: Vec<CertificateDer<'static>>,
+    /// Whether they are trusted besides the system's, not instead.
+    system: bool,
+    shown: Option<Arc<CertifiedKey>>,
     built: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Tls {
     /// # Errors
     /// `BadInput` when a file cannot be used.
-    pub(crate) fn new(config: &OriginConfig) -> Result<Self> {
+    pub(crate) fn new(config: &OriginConfig, hosts: Arc<Hosts>) -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut authorities = Vec::new();
         for path in &config.ca {
             authorities.extend(read_authorities(path)?);
         }
+        let mut identities = Vec::new();
+        for host in hosts.configs() {
+            identities.push(Identity::of(host, &authorities, &provider)?);
+        }
         Ok(Self {
-            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            provider,
             system: OnceCell::new(),
             everywhere: Identity {
                 authorities,
+                system: true,
+                shown: None,
                 built: OnceCell::new(),
             },
+            hosts,
+            identities,
         })
     }
 
@@ -50,8 +66,11 @@ impl Tls {
     ///
     /// # Errors
     /// `Tls` when there is no authority to trust.
-    pub(crate) async fn config_for(&self, _uri: &Uri) -> Result<Arc<ClientConfig>> {
-        let identity = &self.everywhere;
+    pub(crate) async fn config_for(&self, uri: &Uri) -> Result<Arc<ClientConfig>> {
+        let port = uri.port_u16().unwrap_or(443);
+        let host = self.hosts.find(uri.host().unwrap_or_default(), port);
+        let own = host.and_then(|(index, _)| self.identities.get(index)?.as_ref());
+        let identity = own.unwrap_or(&self.everywhere);
         let config = identity
             .built
             .get_or_try_init(|| self.build(identity))
@@ -60,7 +79,11 @@ impl Tls {
     }
 
     async fn build(&self, identity: &Identity) -> Result<Arc<ClientConfig>> {
-        let mut roots = self.system().await?.clone();
+        let mut roots = if identity.system {
+            self.system().await?.clone()
+        } else {
+            RootCertStore::empty()
+        };
         for authority in &identity.authorities {
             roots
                 .add(authority.clone())
@@ -70,11 +93,17 @@ impl Tls {
             return Err(unprepared(&"this system trusts no certificate authority")
                 .hint("install the system's certificate authorities, or name one with --ca"));
         }
-        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
+        let config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| unprepared(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match &identity.shown {
+            Some(shown) => {
+                let shown = SingleCertAndKey::from(shown.clone());
+                config.with_client_cert_resolver(Arc::new(shown))
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -88,6 +117,35 @@ impl Tls {
                     .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))
             })
             .await
+    }
+}
+
+impl Identity {
+    /// How that host is spoken to, where it is unlike the others.
+    fn of(
+        host: &HostConfig,
+        everywhere: &[CertificateDer<'static>],
+        provider: &CryptoProvider,
+    ) -> Result<Option<Self>> {
+        if host.ca.is_empty() && host.client_cert.is_none() {
+            return Ok(None);
+        }
+        let mut authorities = Vec::new();
+        for path in &host.ca {
+            authorities.extend(read_authorities(path)?);
+        }
+        if !host.ca_only {
+            authorities.extend_from_slice(everywhere);
+        }
+        let shown = host.client_cert.as_ref();
+        Ok(Some(Self {
+            authorities,
+            system: !host.ca_only,
+            shown: shown
+                .map(|files| read_client_cert(files, provider))
+                .transpose()?,
+            built: OnceCell::new(),
+        }))
     }
 }
 
@@ -108,7 +166,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn unprepared(why: &dyn std::fmt::Display) -> Error {
+fn unprepared(why: &dyn fmt::Display) -> Error {
     Error::new(Who::Us, Kind::Tls, format!("cannot prepare TLS: {why}"))
 }
 
@@ -119,7 +177,7 @@ fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
             path.display()
         );
         Error::new(Who::User, Kind::BadInput, what)
-            .hint("--ca takes a file with certificates in PEM form")
+            .hint("name a file with certificates in PEM form")
     };
     let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
     let authorities = CertificateDer::pem_slice_iter(&pem)
@@ -135,4 +193,26 @@ fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
             .map_err(|error| bad(error.to_string()))?;
     }
     Ok(authorities)
+}
+
+fn read_client_cert(files: &ClientCert, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>> {
+    let bad = |path: &Path, why: &dyn fmt::Display| {
+        let what = format!(
+            "cannot use {} as a client certificate: {why}",
+            path.display()
+        );
+        Error::new(Who::User, Kind::BadInput, what)
+            .hint("name a certificate and its private key in PEM form")
+    };
+    let read = |path: &Path| std::fs::read(path).map_err(|error| bad(path, &error));
+    let chain = CertificateDer::pem_slice_iter(&read(&files.cert)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad(&files.cert, &error))?;
+    if chain.is_empty() {
+        return Err(bad(&files.cert, &"it holds no certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
+        .map_err(|error| bad(&files.key, &error))?;
+    let shown = CertifiedKey::from_der(chain, key, provider);
+    Ok(Arc::new(shown.map_err(|error| bad(&files.key, &error))?))
 }

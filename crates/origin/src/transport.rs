@@ -7,9 +7,11 @@ use url::Url;
 
 use crate::{
     Body, OriginConfig,
+    auth::Auth,
     connect::Connector,
     connection::{Connection, READ, Transfer},
     failure,
+    hosts::Hosts,
     pool::{Key, Pool},
     tls::Tls,
 };
@@ -30,20 +32,36 @@ pub(crate) struct Transport {
     config: OriginConfig,
     connector: Connector,
     pool: Arc<Pool>,
+    hosts: Arc<Hosts>,
+    auth: Auth,
 }
 
 impl Transport {
     pub(crate) fn new(config: OriginConfig) -> Result<Self> {
-        let tls = Arc::new(Tls::new(&config)?);
+        let hosts = Arc::new(Hosts::new(&config.hosts)?);
+        let tls = Arc::new(Tls::new(&config, hosts.clone())?);
         Ok(Self {
             connector: Connector::new(tls, config.connect_timeout),
             config,
             pool: Arc::default(),
+            auth: Auth::new(hosts.clone()),
+            hosts,
         })
     }
 
     pub(crate) fn config(&self) -> &OriginConfig {
         &self.config
+    }
+
+    /// What the own credentials are good for.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// Whether who stands at `url` is shown who we are before it is asked for anything.
+    pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
+        let host = self.hosts.of(url);
+        url.scheme() == "https" && host.is_some_and(|(_, host)| host.client_cert.is_some())
     }
 
     /// Sends one request and waits for the head of the answer, for as long as it takes.
