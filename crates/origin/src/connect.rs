@@ -176,10 +176,24 @@ impl StdError for Unresolved {
     }
 }
 
-/// A connection to an origin.
+/// The bytes of a connection to an origin, in both directions.
 pub(crate) enum Stream {
     Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    /// One whose other end a test counts at.
+    #[cfg(test)]
+    Pipe(TokioIo<tokio::io::DuplexStream>),
+}
+
+macro_rules! whichever {
+    ($stream:expr, $wire:ident => $does:expr) => {
+        match $stream {
+            Stream::Plain($wire) => $does,
+            Stream::Tls($wire) => $does,
+            #[cfg(test)]
+            Stream::Pipe($wire) => $does,
+        }
+    };
 }
 
 impl Read for Stream {
@@ -188,10 +202,7 @@ impl Read for Stream {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
-            Stream::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
-        }
+        whichever!(&mut *self, wire => Pin::new(wire).poll_read(context, buffer))
     }
 }
 
@@ -201,31 +212,19 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
-            Stream::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
-        }
+        whichever!(&mut *self, wire => Pin::new(wire).poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_flush(context),
-            Stream::Tls(tls) => Pin::new(tls).poll_flush(context),
-        }
+        whichever!(&mut *self, wire => Pin::new(wire).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
-            Stream::Tls(tls) => Pin::new(tls).poll_shutdown(context),
-        }
+        whichever!(&mut *self, wire => Pin::new(wire).poll_shutdown(context))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Plain(tcp) => tcp.is_write_vectored(),
-            Stream::Tls(tls) => tls.is_write_vectored(),
-        }
+        whichever!(self, wire => wire.is_write_vectored())
     }
 
     fn poll_write_vectored(
@@ -233,9 +232,6 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, bytes),
-            Stream::Tls(tls) => Pin::new(tls).poll_write_vectored(context, bytes),
-        }
+        whichever!(&mut *self, wire => Pin::new(wire).poll_write_vectored(context, bytes))
     }
 }

@@ -29,8 +29,7 @@ use crate::{
     pool::{Key, Pool},
 };
 
-/// The most that one read takes from a connection. Larger ones gain nothing, smaller ones cost a
-/// tenth of the rate of a connection that never waits (`docs/design.md`).
+/// The most that one read takes from a connection. Measured in `docs/design.md`.
 pub(crate) const READ: usize = 128 << 10;
 
 /// Reads of a transfer that nobody wants any more, to keep its connection.
@@ -48,7 +47,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn over(stream: Stream) -> Result<Self, hyper::Error> {
-        let (sender, driver) = Builder::new().max_buf_size(READ).handshake(stream).await?;
+        let (sender, driver) = Builder::new()
+            // A buffer that adapts itself can double beyond the most it is said to hold.
+            .read_buf_exact_size(Some(READ))
+            .handshake(stream)
+            .await?;
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver)),
@@ -190,6 +193,50 @@ impl Drop for Transfer {
             ) {
                 return;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What the pipe holds: far more than is read at once.
+    const PIPE: usize = 4 << 20;
+    const LENGTH: usize = 64 << 20;
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_taken() {
+        let (near, mut far) = tokio::io::duplex(PIPE);
+        let near = Stream::Pipe(TokioIo::new(near));
+        let mut connection = Connection::over(near).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        let request = Request::get("/f").body(Body::empty()).unwrap();
+        let serve = async {
+            assert!(far.read(&mut [0; 4096]).await.unwrap() > 0);
+            far.write_all(head.as_bytes()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(connection.send(request), serve);
+        let key = ("http".parse().unwrap(), "origin.example".parse().unwrap());
+        let mut body = Transfer::new(answer.unwrap().into_body(), connection, Arc::default(), key);
+
+        let block = vec![7; 1 << 20];
+        let (mut written, mut taken) = (0, 0);
+        // Long enough for buffers that grow to have grown.
+        while taken < 16 << 20 {
+            let mut context = Context::from_waker(Waker::noop());
+            while let Poll::Ready(bytes) = Pin::new(&mut far).poll_write(&mut context, &block) {
+                written += bytes.unwrap();
+            }
+            let frame = body.frame().await.unwrap().unwrap();
+            let bytes = frame.into_data().unwrap();
+            assert!(bytes.len() <= READ, "{} bytes at once", bytes.len());
+            taken += bytes.len();
+            assert!(written - taken <= PIPE + READ, "{written} of {taken}");
         }
     }
 }
