@@ -185,6 +185,7 @@ client-key = "/etc/pantala/node-key.pem"
 username = "puller"                      # this host's own credentials; without them the client's are passed on
 password-file = "/etc/pantala/hub-password"   # or password = "…"
 anonymous = true                         # without credentials: fetch the tokens everybody may have
+cleartext-credentials = true             # send the credentials over plain HTTP to another machine, too
 ```
 
 A plain HTTP registry is one whose `url` begins with `http://`. There is no switch that turns the check of

@@ -33,7 +33,7 @@ use crate::{
     driver::Ports,
     links::Links,
     metrics::{Metrics, Totals},
-    prefetch::{self, Prefetch},
+    prefetch::{Prefetch, ReadAhead},
     rates::{RateLimits, Rates},
     registration::Registrations,
     server::PeerServer,
@@ -111,8 +111,8 @@ struct Inner {
     /// Readers that the origin would serve, remembered for a short time.
     admitted: Mutex<HashMap<[u8; 32], Instant>>,
     readers: watch::Sender<usize>,
-    /// How many more may read ahead of readers.
-    prefetchers: Arc<Semaphore>,
+    /// Who reads ahead of readers.
+    read_ahead: ReadAhead,
 }
 
 /// Keys that are known to be fresh, and readers that were admitted, at most.
@@ -195,7 +195,7 @@ impl Node {
         tracker.spawn(server.serve(listener));
         let node = Self {
             inner: Arc::new(Inner {
-                prefetchers: prefetch::slots(config.memory),
+                read_ahead: ReadAhead::new(config.memory),
                 config,
                 peer,
                 peer_addr,
@@ -233,8 +233,8 @@ impl Node {
         self.inner.config.prefetch
     }
 
-    pub(crate) fn prefetchers(&self) -> &Arc<Semaphore> {
-        &self.inner.prefetchers
+    pub(crate) fn reading_ahead(&self) -> &ReadAhead {
+        &self.inner.read_ahead
     }
 
     pub(crate) fn task_of(&self, task: &TaskId) -> Option<Arc<TaskHandle>> {

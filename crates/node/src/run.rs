@@ -74,6 +74,7 @@ impl OriginRun {
             } => {
                 let range = range_of(&geometry, first, goal, &meta);
                 let request = OriginRequest {
+                    follow: true,
                     url: source.url,
                     headers: source.headers,
                     range,

@@ -144,7 +144,14 @@ impl OriginClient {
     ) -> Result<Revalidation> {
         let mut headers = request.sent_headers(&self.transport.config().user_agent);
         request::put_unless(&mut headers, known);
-        let asked = exchange(&self.transport, Method::GET, &request.url, headers).await;
+        let asked = exchange(
+            &self.transport,
+            Method::GET,
+            &request.url,
+            headers,
+            request.follow,
+        )
+        .await;
         if !known.is_empty()
             && let Ok(answer) = asked
         {
@@ -264,13 +271,20 @@ impl OriginClient {
         if *method == Method::GET {
             sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
         }
-        exchange(&self.transport, method.clone(), url, sent).await
+        exchange(&self.transport, method.clone(), url, sent, true).await
     }
 
     /// One attempt at a GET: the head of a success.
     pub(crate) async fn open(&self, request: &OriginRequest) -> Result<Opened, Failure> {
         let headers = request.sent_headers(&self.transport.config().user_agent);
-        let answer = exchange(&self.transport, Method::GET, &request.url, headers).await?;
+        let answer = exchange(
+            &self.transport,
+            Method::GET,
+            &request.url,
+            headers,
+            request.follow,
+        )
+        .await?;
         self.opened(request, answer)
     }
 

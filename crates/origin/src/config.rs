@@ -23,7 +23,7 @@ pub struct OriginConfig {
 }
 
 /// How one host is spoken to. Its certificate is verified always.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostConfig {
     /// `HOST` or `HOST:PORT`, as in URLs. Without a port it is every port that no other names.
     pub host: String,
@@ -46,7 +46,7 @@ pub struct HostConfig {
 }
 
 /// A certificate to show.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCert {
     /// PEM file of the certificate, followed by those that vouch for it.
     pub cert: PathBuf,
@@ -55,7 +55,7 @@ pub struct ClientCert {
 }
 
 /// A user name and a password, or what a registry takes for one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The name, without a colon.
     pub username: String,

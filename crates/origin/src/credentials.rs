@@ -15,6 +15,11 @@ pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// The headers that prove who sends a request.
+pub fn credentials_in(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().filter(|(name, _)| is_credential(name))
+}
+
 /// Whether the URL's query carries a signature or a token.
 ///
 /// Such a URL is often good for one method only: an object store refuses a HEAD of what was

@@ -28,7 +28,7 @@ pub(crate) struct Answer {
     pub(crate) credentialed: bool,
 }
 
-/// Sends a request without a body and follows redirects.
+/// Sends a request without a body and follows redirects, unless whoever asks wants to know of them.
 ///
 /// # Errors
 /// When nobody answers, or the redirects lead nowhere: too many, from https to http, to another
@@ -38,6 +38,7 @@ pub(crate) async fn exchange(
     method: Method,
     url: &Url,
     mut headers: HeaderMap,
+    follow: bool,
 ) -> Result<Answer> {
     let mut url = url.clone();
     take_user(&mut url, &mut headers);
@@ -59,7 +60,11 @@ pub(crate) async fn exchange(
             (question.send_as(None).await?, false)
         };
         credentialed |= proven || transport.shows_certificate(&url);
-        let Some(target) = redirect_target(&url, response.status(), response.headers())? else {
+        let target = match follow {
+            true => redirect_target(&url, response.status(), response.headers())?,
+            false => None,
+        };
+        let Some(target) = target else {
             return Ok(Answer {
                 url,
                 response,

@@ -31,6 +31,15 @@ pub struct Refusal {
     pub body: Bytes,
 }
 
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            answer: None,
+        }
+    }
+}
+
 impl Refused {
     /// `limit` is how long the rest of the answer may take.
     pub(crate) async fn read(failure: Failure, limit: Duration) -> Self {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
+use pantala_origin::credentials_in;
 use tokio::task::JoinHandle;
 
 use super::{Content, ContentRequest, Node, Opened, REMEMBERED};
@@ -34,7 +35,7 @@ impl Node {
             Ok(()) => Ok(Opened::Content(content)),
             Err(error) if error.kind() == Kind::Changed => {
                 drop(content);
-                self.direct(request).await
+                self.direct(request).await.map_err(|refused| refused.error)
             }
             Err(error) => Err(error),
         }
@@ -92,7 +93,8 @@ fn admission_name(task: TaskId, request: &ContentRequest) -> [u8; 32] {
         hash.update(bytes);
     };
     put(request.url.as_str().as_bytes());
-    for (name, value) in &request.headers {
+    // What else a request carries does not change who sends it.
+    for (name, value) in credentials_in(&request.headers) {
         put(name.as_str().as_bytes());
         put(value.as_bytes());
     }

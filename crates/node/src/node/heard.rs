@@ -72,7 +72,6 @@ impl Node {
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
                 awaited: 0.into(),
-                sequences: Default::default(),
                 read_ahead: false.into(),
             })
         });

@@ -10,7 +10,7 @@ use pantala_core::{
     control::{FromPeer, Known, Learned, Register},
     display_url,
 };
-use pantala_origin::{OriginRequest, OriginResponse, Revalidation, carries_credentials};
+use pantala_origin::{OriginRequest, OriginResponse, Refused, Revalidation, carries_credentials};
 use pantala_store::Charge;
 use pantala_window::Config as WindowConfig;
 use tokio::task::JoinHandle;
@@ -56,6 +56,16 @@ impl Node {
     /// When the origin refuses or fails and nobody else has it, when the range lies outside, or
     /// when the origin may not be asked and no peer has it.
     pub async fn open(&self, request: ContentRequest) -> Result<Opened> {
+        self.open_or_refusal(request)
+            .await
+            .map_err(|refused| refused.error)
+    }
+
+    /// The same, with the origin's own words where it refused this very reader.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub async fn open_or_refusal(&self, request: ContentRequest) -> Result<Opened, Refused> {
         let asked = request.clone();
         let opened = self.open_somehow(request).await?;
         if let Opened::Content(content) = &opened {
@@ -64,11 +74,11 @@ impl Node {
         Ok(opened)
     }
 
-    async fn open_somehow(&self, request: ContentRequest) -> Result<Opened> {
+    async fn open_somehow(&self, request: ContentRequest) -> Result<Opened, Refused> {
         let opened = Arrival::new(self, Instant::now());
         let key = self.key(&request);
         if let Some(content) = self.open_fresh(key, &request, &opened) {
-            return self.admitted(content?, request).await;
+            return Ok(self.admitted(content?, request).await?);
         }
         if self.inner.ports.control.control.is_none() {
             return self.learn(key, None, request, opened).await;
@@ -96,14 +106,14 @@ impl Node {
         match answer {
             Answer::Known(known) => {
                 let content = self.attach(known.task, &request, &opened, false)?;
-                self.admitted(content, request).await
+                Ok(self.admitted(content, request).await?)
             }
             Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
-            Answer::Refused(error) => Err(error),
+            Answer::Refused(error) => Err(error.into()),
             Answer::Lost => {
                 if let Some(content) = self.open_anyway(key, &request, &opened) {
-                    return self.admitted(content?, request).await;
+                    return Ok(self.admitted(content?, request).await?);
                 }
                 if known_before {
                     // A thousand peers may lose the same supernode at this moment.
@@ -165,15 +175,17 @@ impl Node {
         stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
         opened: Arrival,
-    ) -> Result<Opened> {
+    ) -> Result<Opened, Refused> {
         // In a task of its own: others wait for what it learns, though this reader may go away.
         let this = self.clone();
-        let learning: JoinHandle<Result<Opened>> = self
+        let learning: JoinHandle<Result<Opened, Refused>> = self
             .inner
             .ports
             .tracker
             .spawn(async move { this.learn_now(key, stale, request, opened).await });
-        learning.await.unwrap_or_else(|_| Err(error::stopping()))
+        learning
+            .await
+            .unwrap_or_else(|_| Err(error::stopping().into()))
     }
 
     async fn learn_now(
@@ -182,7 +194,7 @@ impl Node {
         stale: Option<Box<ContentMeta>>,
         request: ContentRequest,
         opened: Arrival,
-    ) -> Result<Opened> {
+    ) -> Result<Opened, Refused> {
         let say = |learned| {
             self.inner
                 .ports
@@ -203,18 +215,17 @@ impl Node {
                 let told = self.inner.registrations.wait(key);
                 say(Learned::Unchanged { meta });
                 return match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
-                    Ok(Ok(Answer::Known(known))) => self
-                        .attach(known.task, &request, &opened, true)
-                        .map(Opened::Content),
+                    Ok(Ok(Answer::Known(known))) => Ok(Opened::Content(
+                        self.attach(known.task, &request, &opened, true)?,
+                    )),
                     // The supernode forgot it, or is gone: as if nothing had been known.
                     _ => Box::pin(self.learn_now(key, None, request, opened)).await,
                 };
             }
-            Err(error) => {
-                say(Learned::Failed {
-                    error: error.clone(),
-                });
-                return Err(error);
+            Err(refused) => {
+                let error = refused.error.clone();
+                say(Learned::Failed { error });
+                return Err(refused);
             }
         };
         // What is named by its digest is the same for everybody who may have it.
@@ -262,7 +273,7 @@ impl Node {
         if self.inner.ports.control.control.is_none() {
             let _ = handle.commands.send(Command::Alone).await;
         }
-        content.map(Opened::Content)
+        Ok(Opened::Content(content?))
     }
 
     /// Whether there are more readers than half the memory has pieces for. Then whoever comes with
@@ -283,9 +294,9 @@ impl Node {
         &self,
         request: &ContentRequest,
         stale: Option<&ContentMeta>,
-    ) -> Result<Revalidation> {
+    ) -> Result<Revalidation, Refused> {
         if !request.origin_allowed {
-            return Err(error::nobody_has_it());
+            return Err(error::nobody_has_it().into());
         }
         let range = match request.range {
             Some(Range::Bytes(range)) if !range.is_all() => {
@@ -303,12 +314,13 @@ impl Node {
             headers: request.headers.clone(),
             range,
             expect: None,
+            follow: request.follow,
         };
         let origin = &self.inner.ports.origin;
         let charge = self.origin_buffer().await;
         let mut answer = match stale {
             Some(meta) => origin.revalidate(request, &meta.validators).await?,
-            None => Revalidation::Sent(Box::new(origin.get(request).await?)),
+            None => Revalidation::Sent(Box::new(origin.get_or_refusal(request).await?)),
         };
         if let Revalidation::Sent(response) = &mut answer {
             response.body.hold(charge);
@@ -316,9 +328,9 @@ impl Node {
         Ok(answer)
     }
 
-    pub(super) async fn direct(&self, request: ContentRequest) -> Result<Opened> {
+    pub(super) async fn direct(&self, request: ContentRequest) -> Result<Opened, Refused> {
         if !request.origin_allowed {
-            return Err(error::nobody_has_it());
+            return Err(error::nobody_has_it().into());
         }
         let range = match request.range {
             Some(Range::Bytes(range)) => range,
@@ -329,9 +341,10 @@ impl Node {
             headers: request.headers.clone(),
             range,
             expect: None,
+            follow: request.follow,
         };
         let charge = self.origin_buffer().await;
-        let mut response = self.inner.ports.origin.get(asked).await?;
+        let mut response = self.inner.ports.origin.get_or_refusal(asked).await?;
         response.body.hold(charge);
         Ok(self.opened_direct(response, &request))
     }
@@ -394,6 +407,7 @@ impl Node {
             admission,
             opened: opened.at,
             counted: opened.counted.clone(),
+            tracker: ports.tracker.clone(),
         });
         Ok(Content {
             meta,

@@ -20,6 +20,9 @@ pub struct ContentRequest {
     /// Whether what looks like a page is shared as well: HTML, JSON and the like, small and without
     /// a word of the origin on how long it is fresh. Such is often made anew for each request.
     pub share_pages: bool,
+    /// Whether redirects are followed. Else one is an answer for the reader itself, who then asks
+    /// where it leads.
+    pub follow: bool,
     /// Bytes a second the reader takes at most.
     pub limit_rate: Option<u64>,
     /// Whether the origin may be asked.
