@@ -276,13 +276,14 @@ impl Node {
         Ok(Opened::Content(content?))
     }
 
-    /// Whether there are more readers than half the memory has pieces for. Then whoever comes with
+    /// Whether there are more readers than a third of the memory has pieces for (the rest is for what
+    /// their transfers from the origin read ahead). Then whoever comes with
     /// content that nobody has yet gets it straight from the origin, as without us, rather than
     /// wait for the others' pieces.
     fn is_crowded(&self) -> bool {
         let readers = *self.inner.readers.borrow() as u64;
         readers > 1
-            && readers * pantala_core::MIN_PIECE > self.inner.ports.store.budget().limit() / 2
+            && readers * pantala_core::MIN_PIECE > self.inner.ports.store.budget().limit() / 3
     }
 
     /// Memory for what a transfer from the origin reads ahead.
