@@ -8,4 +8,5 @@ mod faults;
 mod liar;
 mod output;
 mod rates;
+mod runtimes;
 mod swarm;
