@@ -15,6 +15,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body without chunks.
     pub body: Vec<u8>,
+    /// Whether the body is as long as was announced.
+    pub whole: bool,
 }
 
 impl Answer {
@@ -42,7 +44,7 @@ impl Answer {
 /// answer to the end of the connection.
 ///
 /// # Panics
-/// When no whole answer comes.
+/// When no answer comes.
 pub fn ask(
     addr: SocketAddr,
     method: &str,
@@ -119,18 +121,19 @@ fn parse(raw: &[u8], to_head: bool) -> Option<Answer> {
         status,
         headers,
         body: Vec::new(),
+        whole: true,
     };
     if to_head || matches!(status, 204 | 304) {
-        return rest.is_empty().then_some(answer);
+        // Some servers refuse what they cannot read with a body to anything.
+        answer.whole = rest.is_empty();
+        return Some(answer);
     }
     answer.body = if answer.header("transfer-encoding") == Some("chunked") {
         without_chunks(rest)?
     } else {
         let length = answer.header("content-length").map(str::parse::<usize>);
-        match length {
-            Some(length) if length.as_ref().ok() != Some(&rest.len()) => return None,
-            _ => rest.to_vec(),
-        }
+        answer.whole = length.is_none_or(|length| length == Ok(rest.len()));
+        rest.to_vec()
     };
     Some(answer)
 }

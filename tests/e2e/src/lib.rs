@@ -25,6 +25,7 @@ mod programs;
 mod registry;
 mod tls;
 mod token;
+mod users;
 mod wait;
 
 pub use archive::{gzip, tar};
@@ -47,6 +48,7 @@ pub use programs::{Supernode, http_get, program};
 pub use registry::{BlobRead, Registry, Request, Setup, skopeo};
 pub use tls::Certificates;
 pub use token::TokenService;
+pub use users::{Htpasswd, READER, WRITER, login};
 pub use wait::{DEADLINE, until};
 
 /// One mebibyte.

@@ -1,6 +1,7 @@
 use std::{fs, process::Command};
 
-use serde_json::Value;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Image, Process, needs::find, process::with_own_mounts};
@@ -34,6 +35,17 @@ impl Podman {
              lock_type = \"file\"\n",
         );
         Self { directory }
+    }
+
+    /// Logs in, as `podman login` does. What a pull is given for the registry itself does not go
+    /// to its mirrors.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn log_in(&self, host: &str, user: &str) {
+        let auth = STANDARD.encode(user);
+        let logins = json!({"auths": {host: {"auth": auth}}});
+        fs::write(self.directory.path().join("auth.json"), logins.to_string()).expect("a login");
     }
 
     /// Starts `podman pull`.

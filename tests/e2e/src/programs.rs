@@ -56,8 +56,20 @@ impl Supernode {
     /// # Panics
     /// When it does not serve by the deadline.
     pub fn start_on(listen: &str) -> Self {
+        Self::start_command(&["--listen", listen])
+    }
+
+    /// Starts one with flags on a port of its own choice.
+    ///
+    /// # Panics
+    /// When it does not serve by the deadline.
+    pub fn start_with(flags: &[&str]) -> Self {
+        Self::start_command(&[&["--listen", "127.0.0.1:0"], flags].concat())
+    }
+
+    fn start_command(flags: &[&str]) -> Self {
         let mut command = program("supernode");
-        command.args(["--listen", listen]);
+        command.args(flags);
         let process = Process::start("supernode", command);
         let addr = listening(&process, "supernode: listening on ");
         Self { process, addr }

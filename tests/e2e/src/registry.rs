@@ -174,7 +174,7 @@ impl Registry {
     pub fn bytes_read(&self, blob: &Content) -> u64 {
         let reads = self.blobs_read().into_iter();
         reads
-            .filter(|read| read.sha256 == blob.sha256())
+            .filter(|read| read.sha256 == blob.sha256() && read.status < 300)
             .map(|read| read.bytes)
             .sum()
     }
@@ -198,11 +198,12 @@ impl Registry {
         }
         let manifest = format!("/manifests/sha256:{}", image.manifest().sha256());
         let requests = self.requests();
-        let asked = requests
+        let given = requests
             .iter()
-            .filter(|request| request.method == "GET" && request.target.contains(&manifest))
+            .filter(|request| request.method == "GET" && request.status < 300)
+            .filter(|request| request.target.contains(&manifest))
             .count();
-        assert!(asked <= hosts, "{requests:?}");
+        assert!(given <= hosts, "{requests:?}");
     }
 
     /// Pulls `name` from the registry, or from a mirror of it, at `from`.

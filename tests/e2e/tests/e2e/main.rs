@@ -2,11 +2,13 @@
 
 mod alone;
 mod bad_input;
+mod conformance;
 mod containers;
 mod daemon;
 mod faults;
 mod liar;
 mod output;
+mod private;
 mod rates;
 mod runtimes;
 mod swarm;
