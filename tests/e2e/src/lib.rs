@@ -44,7 +44,7 @@ pub use peers::Peers;
 pub use podman::Podman;
 pub use ports::free_port;
 pub use process::{DiskIo, Finished, Process, Signal};
-pub use programs::{Supernode, http_get, program};
+pub use programs::{Supernode, http_get, program, tool};
 pub use registry::{BlobRead, Registry, Request, Setup, skopeo};
 pub use tls::Certificates;
 pub use token::TokenService;

@@ -246,11 +246,15 @@ pub(crate) fn with_own_mounts(command: &mut Command) {
     // lock is taken between fork and exec.
     unsafe {
         command.pre_exec(|| {
+            if libc::unshare(libc::CLONE_NEWNS) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Where / is no mount of its own, in a plain chroot, this fails, and what is mounted
+            // above was private before or is not.
             let none = std::ptr::null();
             let private = libc::MS_REC | libc::MS_PRIVATE;
-            let done = libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0;
-            done.then_some(()).ok_or_else(io::Error::last_os_error)
+            libc::mount(none, c"/".as_ptr(), none, private, none.cast());
+            Ok(())
         });
     }
 }

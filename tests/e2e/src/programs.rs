@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Process, until};
+use crate::{Process, needs::find, until};
 
 /// A program of the workspace, ready to get its flags. It lies beside the directory of the test
 /// executable; no variable of the environment reaches it that would change what it does.
@@ -35,6 +35,26 @@ pub fn program(name: &str) -> Command {
     // To look into a failure: a failed test shows what its programs logged.
     if let Some(filter) = env::var_os("E2E_LOG") {
         command.env("PANTALA_LOG", filter);
+    }
+    command
+}
+
+/// A program that is installed here. Nothing in its environment names a proxy, or whom to trust, or
+/// an index of packages, but what the test says.
+///
+/// # Panics
+/// When it is not installed.
+pub fn tool(name: &str) -> Command {
+    let path = find(name).unwrap_or_else(|| panic!("{name} is not installed"));
+    let mut command = Command::new(path);
+    for (variable, _) in env::vars_os() {
+        if variable
+            .to_string_lossy()
+            .to_lowercase()
+            .ends_with("_proxy")
+        {
+            command.env_remove(&variable);
+        }
     }
     command
 }
