@@ -36,6 +36,9 @@ state = '{}'
   path = '{}'
 [plugins.'io.containerd.grpc.v1.cri'.containerd]
   snapshotter = 'native'
+[plugins.'io.containerd.grpc.v1.cri'.cni]
+  conf_dir = '{}'
+  bin_dir = '{}'
 [plugins.'io.containerd.grpc.v1.cri'.registry]
   config_path = '{}'
 ",
@@ -43,6 +46,8 @@ state = '{}'
             at("state"),
             at("socket"),
             at("opt"),
+            at("cni"),
+            at("cni"),
             at("hosts")
         );
         fs::write(at("config.toml"), configuration).expect("a configuration");

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::PathBuf, process::Command};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ impl Dockerd {
         let containerd = Containerd::start();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| directory.path().join(name);
-        let mut command = Command::new(find("dockerd").expect("dockerd is installed"));
+        let mut command = dockerd();
         command
             .arg("--data-root")
             .arg(at("data"))
@@ -41,6 +41,16 @@ impl Dockerd {
             // Where the mirror fails it turns to the registry of its own choice: not from here.
             .env("HTTPS_PROXY", "http://127.0.0.1:1")
             .env("NO_PROXY", "");
+        // Old ones make a key of their own in /etc unless told otherwise, and new ones know of no
+        // such key.
+        if is_old() {
+            let settings = format!(
+                r#"{{"deprecated-key-path":"{}"}}"#,
+                at("key.json").display()
+            );
+            fs::write(at("daemon.json"), settings).expect("a configuration");
+            command.arg("--config-file").arg(at("daemon.json"));
+        }
         with_own_mounts(&mut command);
         let process = Process::start("dockerd", command);
         let dockerd = Self {
@@ -98,4 +108,21 @@ impl Dockerd {
             .collect();
         assert_eq!(layers, image.diffs());
     }
+}
+
+/// Whether it is of the time before 23.0: `Docker version 20.10.24+dfsg1, build …`.
+fn is_old() -> bool {
+    let told = dockerd().arg("--version").output().map(|told| told.stdout);
+    let told = String::from_utf8(told.unwrap_or_default()).unwrap_or_default();
+    let version = told
+        .split(' ')
+        .nth(2)
+        .and_then(|text| text.split('.').next());
+    version
+        .and_then(|major| major.parse().ok())
+        .is_some_and(|major: u32| major < 23)
+}
+
+fn dockerd() -> Command {
+    Command::new(find("dockerd").expect("dockerd is installed"))
 }

@@ -29,11 +29,13 @@ impl Podman {
         // Nobody's login but what the test says.
         write("auth.json", "{}");
         // Locks in files: those in shared memory would stay when it is gone.
-        write(
-            "containers.conf",
+        let networks = directory.path().join("networks");
+        let settings = format!(
             "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n\
-             lock_type = \"file\"\n",
+             lock_type = \"file\"\n[network]\nnetwork_config_dir = \"{}\"\n",
+            networks.display()
         );
+        write("containers.conf", &settings);
         Self { directory }
     }
 
