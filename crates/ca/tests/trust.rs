@@ -192,6 +192,22 @@ fn a_pair_of_the_users_own_serves() {
 }
 
 #[test]
+fn keys_as_other_programs_write_them_serve() {
+    // As openssl ecparam and openssl genrsa -traditional write them.
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let dir = tempfile::tempdir().unwrap();
+    let ec = KeyPair::generate().unwrap();
+    own(dir.path(), &ec, |_| {});
+    fs::write(
+        dir.path().join(KEY),
+        parameters.to_owned() + &ec.serialize_pem(),
+    )
+    .unwrap();
+    Authority::load(dir.path()).unwrap();
+}
+
+#[test]
 fn an_intermediate_goes_with_the_leaf() {
     let dir = tempfile::tempdir().unwrap();
     let root = Authority::init(dir.path().join("root"), "Root").unwrap();

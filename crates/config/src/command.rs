@@ -102,13 +102,10 @@ impl Program {
                 (format!("{missing}: it is missing"), see)
             }
             ErrorKind::UnknownArgument if !named.starts_with('-') => {
-                let hint = match self
-                    .flags
-                    .iter()
-                    .any(|flag| flag.spec().arity == Arity::Positional)
-                {
-                    true => format!("{} downloads one URL; {see}", self.name),
-                    false => see,
+                let mut specs = self.flags.iter().map(|flag| flag.spec());
+                let hint = match specs.find(|spec| spec.arity == Arity::Positional) {
+                    Some(one) => format!("{} takes one {}; {see}", self.name, one.name),
+                    None => see,
                 };
                 (
                     format!("{}: one argument too many", display_url(&named)),

@@ -186,7 +186,9 @@ static FLAGS: &[&dyn AnyFlag] = &[
 pub(crate) static PROGRAM: Program = Program {
     name: "dfdaemon",
     about: "Serves this host's downloads from its peers' memory: HTTP proxy, registry mirror, peer.",
-    usage: "dfdaemon [FLAGS]",
+    usage: "dfdaemon [FLAGS]\n       \
+            dfdaemon setup containerd|docker|podman|crio   make a runtime pull through it\n       \
+            dfdaemon ca init                               make a CA for hosts it intercepts",
     after: "\
 Flags are also variables (PANTALA_MEMORY) and keys of the --config file (memory).
 

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use crate::{
-    PROGRAMS,
+    JOBS, PROGRAMS,
     command::Program,
     exit::EXIT_CODES,
     flag::{Arity, Reach, Spec},
@@ -40,7 +40,7 @@ fn pages_have_every_flag() {
 
 #[test]
 fn help_fits_a_terminal() {
-    for program in PROGRAMS {
+    for program in PROGRAMS.into_iter().chain(JOBS) {
         for line in help(program).lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }
@@ -62,7 +62,9 @@ fn cli() -> String {
         "# Command line\n\nMade from the flags' definitions by `cargo test -p pantala-config`; \
          do not edit. Variables and\nfile keys: [configuration](configuration.md).\n",
     );
-    for program in PROGRAMS {
+    let [dfget, dfdaemon, supernode] = PROGRAMS;
+    let [setup, ca_init] = JOBS;
+    for program in [dfget, dfdaemon, setup, ca_init, supernode] {
         let text = help(program);
         write!(
             page,
@@ -79,7 +81,7 @@ fn cli() -> String {
     page.push_str(
         "\nAn error is one line on standard error that says who failed, at what, and what to do. \
          dfdaemon and\nsupernode end with 0 when stopped by SIGINT or SIGTERM, 2 when their \
-         configuration cannot be used, 1 otherwise.\n",
+         configuration cannot be used, 1 otherwise;\nthe same goes for dfdaemon setup and dfdaemon ca init.\n",
     );
     page
 }
@@ -183,6 +185,7 @@ client-key = "/etc/pantala/node-key.pem"
 username = "puller"                      # this host's own credentials; without them the client's are passed on
 password-file = "/etc/pantala/hub-password"   # or password = "…"
 anonymous = true                         # without credentials: fetch the tokens everybody may have
+cleartext-credentials = true             # send the credentials over plain HTTP to another machine, too
 ```
 
 A plain HTTP registry is one whose `url` begins with `http://`. There is no switch that turns the check of

@@ -19,6 +19,7 @@ mod docs;
 mod exit;
 mod file;
 mod flag;
+mod jobs;
 mod shared;
 mod sources;
 mod supernode;
@@ -31,6 +32,7 @@ mod value;
 pub use dfdaemon::DfdaemonConfig;
 pub use dfget::DfgetConfig;
 pub use exit::{EXIT_CODES, Exit, ExitCodeRow, exit_code};
+pub use jobs::{CaInitConfig, ContainerRuntime, DfdaemonJob, SetupConfig};
 pub use shared::MIN_MEMORY;
 pub use supernode::SupernodeConfig;
 pub use types::{
@@ -41,3 +43,7 @@ use command::Program;
 
 /// The three programs; what one of them knows is never an unknown variable to another.
 const PROGRAMS: [&Program; 3] = [&dfget::PROGRAM, &dfdaemon::PROGRAM, &supernode::PROGRAM];
+
+/// What dfdaemon does besides serving; its flags are given on the command line only.
+#[cfg(test)]
+const JOBS: [&Program; 2] = [&jobs::SETUP, &jobs::CA_INIT];

@@ -47,6 +47,8 @@ struct UpstreamTable {
     password_file: Option<PathBuf>,
     #[serde(default)]
     anonymous: bool,
+    #[serde(default)]
+    cleartext_credentials: bool,
 }
 
 #[derive(Deserialize)]
@@ -144,6 +146,7 @@ fn upstream(name: &str, table: UpstreamTable) -> Result<Upstream, Bad> {
         client_cert,
         credentials,
         anonymous: table.anonymous,
+        cleartext_credentials: table.cleartext_credentials,
     })
 }
 

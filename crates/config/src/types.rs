@@ -119,6 +119,8 @@ pub struct Upstream {
     pub credentials: Option<(String, String)>,
     /// Whether tokens for everybody are fetched here, for clients that cannot.
     pub anonymous: bool,
+    /// Whether the credentials may go over plain HTTP to another machine.
+    pub cleartext_credentials: bool,
 }
 
 impl fmt::Debug for Upstream {

@@ -274,6 +274,7 @@ pub(crate) fn named_upstream(text: &str) -> Result<Upstream, Bad> {
         client_cert: None,
         credentials: None,
         anonymous: false,
+        cleartext_credentials: false,
     })
 }
 

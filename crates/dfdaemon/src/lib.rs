@@ -7,6 +7,7 @@
 //! Non-goals: everything that moves bytes, which is `pantala_node`'s and `pantala_proxy`'s.
 
 mod inside;
+pub mod jobs;
 mod limits;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 use pantala_config::{Action, Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
 use pantala_node::{Eviction, Node, NodeConfig, Prefetch, RateLimits};
-use pantala_origin::OriginConfig;
+use pantala_origin::{ClientCert, Credentials, HostConfig, OriginConfig};
 use pantala_proxy::{Proxy, ProxyConfig, Rule, Upstream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
@@ -124,6 +125,7 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
             retries: config.retries,
+            hosts: host_configs(&config.upstreams),
             ..OriginConfig::default()
         },
         filter_query: config.filter_query.clone(),
@@ -136,11 +138,48 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
     }
 }
 
+/// How upstreams are spoken to, each host once: several names may lead to it.
+fn host_configs(upstreams: &[pantala_config::Upstream]) -> Vec<HostConfig> {
+    let plain = HostConfig::default();
+    let mut hosts: Vec<HostConfig> = Vec::new();
+    for upstream in upstreams {
+        let host = host_config(upstream);
+        let says_nothing = HostConfig {
+            host: String::new(),
+            ..host.clone()
+        } == plain;
+        if !says_nothing && !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+/// How an upstream is spoken to, whoever asks for something there.
+fn host_config(upstream: &pantala_config::Upstream) -> HostConfig {
+    let url = &upstream.url;
+    let host = url.host_str().unwrap_or_default();
+    let credentials = upstream.credentials.clone();
+    let certificate = upstream.client_cert.clone();
+    HostConfig {
+        host: match url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        },
+        ca: upstream.ca.clone(),
+        client_cert: certificate.map(|(cert, key)| ClientCert { cert, key }),
+        credentials: credentials.map(|(username, password)| Credentials { username, password }),
+        anonymous_tokens: upstream.anonymous,
+        cleartext_credentials: upstream.cleartext_credentials,
+        ..HostConfig::default()
+    }
+}
+
 fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
     let upstreams = config.upstreams.iter().map(|upstream| Upstream {
         name: upstream.name.clone(),
         url: upstream.url.clone(),
-        own_credentials: upstream.credentials.is_some(),
+        own_credentials: upstream.credentials.is_some() || upstream.client_cert.is_some(),
     });
     let rules = config.rules.iter().map(|rule| Rule {
         host: rule.host.clone(),

@@ -6,7 +6,8 @@ use std::{
     process::ExitCode,
 };
 
-use pantala_config::{DfdaemonConfig, Exit};
+use dfdaemon::jobs;
+use pantala_config::{DfdaemonConfig, DfdaemonJob, Exit};
 use pantala_core::{Error, Kind, Result, Who};
 use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
@@ -28,20 +29,20 @@ pub static MALLOC_CONF: Option<&'static c_char> = Some(
 const NAME: &str = "dfdaemon";
 
 fn main() -> ExitCode {
-    let config = match DfdaemonConfig::from_env_args() {
-        Ok(config) => config,
+    let job = match DfdaemonJob::from_env_args() {
+        Ok(job) => job,
         Err(exit @ Exit::Text(_)) => return exit.report(NAME),
         Err(exit @ Exit::Error(_)) => {
             exit.report(NAME);
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log))
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .init();
-    match serve(config) {
+    let done = match job {
+        DfdaemonJob::Serve(config) => serve(*config),
+        DfdaemonJob::Setup(config) => jobs::setup(config),
+        DfdaemonJob::CaInit(config) => jobs::ca_init(&config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let bad = error.kind() == Kind::BadInput;
@@ -53,6 +54,11 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: DfdaemonConfig) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log))
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
     let runtime = Runtime::new()
         .map_err(|error| Error::new(Who::Us, Kind::Internal, format!("no runtime: {error}")))?;
     let done = runtime.block_on(dfdaemon::run(config));

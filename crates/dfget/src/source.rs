@@ -178,6 +178,7 @@ fn request(config: &DfgetConfig) -> ContentRequest {
         }),
         digest: config.digest,
         share_pages: true,
+        follow: true,
         limit_rate: config.limit_rate,
         origin_allowed: !config.no_origin,
         background: config.background,

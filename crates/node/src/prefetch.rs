@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use pantala_core::ByteRange;
+use hashlink::LruCache;
+use pantala_core::{ByteRange, Geometry, TaskId};
+use pantala_window::Sequences;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -30,10 +33,33 @@ const SHARE: u64 = 16 << 20;
 /// Those who read ahead at once, at most.
 const MOST: usize = 64;
 
-/// How many may read ahead at once within this much memory: all of them fill a quarter of it.
-pub(crate) fn slots(memory: u64) -> Arc<Semaphore> {
-    let slots = usize::try_from(memory / 4 / SHARE).unwrap_or(MOST);
-    Arc::new(Semaphore::new(slots.clamp(1, MOST)))
+/// Contents whose ranges are watched.
+const WATCHED: usize = 256;
+
+/// What is known of those who read ranges, and who reads ahead of them.
+pub(crate) struct ReadAhead {
+    /// How many more may read ahead: all of them fill a quarter of the memory.
+    slots: Arc<Semaphore>,
+    /// The ranges that were read. Not in the task, which ends when memory holds nothing of it.
+    sequences: Mutex<LruCache<TaskId, Sequences>>,
+}
+
+impl ReadAhead {
+    pub fn new(memory: u64) -> Self {
+        let slots = usize::try_from(memory / 4 / SHARE).unwrap_or(MOST);
+        Self {
+            slots: Arc::new(Semaphore::new(slots.clamp(1, MOST))),
+            sequences: LruCache::new(WATCHED).into(),
+        }
+    }
+
+    /// Somebody reads `start..end`: what of the content should be read ahead.
+    fn read(&self, task: TaskId, start: u64, end: u64, geometry: Geometry) -> Option<ByteRange> {
+        let mut sequences = self.sequences.lock();
+        let of_task = sequences.entry(task).or_insert_with(Sequences::default);
+        let ahead = of_task.read(start, end, geometry.piece_size(), geometry.length())?;
+        ByteRange::new(ahead.start, Some(ahead.end))
+    }
 }
 
 impl Node {
@@ -49,25 +75,21 @@ impl Node {
         let geometry = task.pieces.geometry();
         let length = geometry.length();
         let end = content.end.or(length).unwrap_or(content.start);
-        let (start, end) = match prefetch {
-            Prefetch::None => return,
+        let range = match prefetch {
+            Prefetch::None => None,
             Prefetch::All => {
                 let whole = content.start == 0 && Some(end) == length;
                 if whole || task.read_ahead.swap(true, Ordering::Relaxed) {
                     return;
                 }
-                (0, length)
+                ByteRange::new(0, length)
             }
             Prefetch::Window => {
-                let piece_size = geometry.piece_size();
-                let mut sequences = task.sequences.lock();
-                match sequences.read(content.start, end, piece_size, length) {
-                    Some(range) => (range.start, Some(range.end)),
-                    None => return,
-                }
+                let ahead = self.reading_ahead();
+                ahead.read(content.task, content.start, end, geometry)
             }
         };
-        if let Some(range) = ByteRange::new(start, end) {
+        if let Some(range) = range {
             self.spawn_reader(request, &task, range);
         }
     }
@@ -75,7 +97,7 @@ impl Node {
     /// Reads a range for nobody. When there are too many such readers it is left out: whoever
     /// wants it reads it.
     fn spawn_reader(&self, request: &ContentRequest, task: &Arc<TaskHandle>, range: ByteRange) {
-        let Ok(slot) = self.prefetchers().clone().try_acquire_owned() else {
+        let Ok(slot) = self.reading_ahead().slots.clone().try_acquire_owned() else {
             return;
         };
         let request = ContentRequest {

@@ -23,9 +23,8 @@ pub(crate) struct OriginRun {
     pub stop: CancellationToken,
 }
 
-/// What a transfer from the origin may have read ahead of who takes it, about: the HTTP client's
-/// own buffer, which grows with what it finds in the socket.
-pub(crate) const ORIGIN_BUFFER: u64 = 256 << 10;
+/// What a transfer from the origin may have read ahead of who takes it.
+pub(crate) const ORIGIN_BUFFER: u64 = pantala_origin::READ_AHEAD;
 
 /// Where a run's bytes come from.
 #[expect(
@@ -75,6 +74,7 @@ impl OriginRun {
             } => {
                 let range = range_of(&geometry, first, goal, &meta);
                 let request = OriginRequest {
+                    follow: true,
                     url: source.url,
                     headers: source.headers,
                     range,

@@ -8,6 +8,7 @@ use futures_util::{Stream, stream};
 use pantala_core::{ContentDigest, ContentHasher, Error, Kind, PieceIndex, Result, Who};
 use pantala_store::{PieceBuffer, Slot};
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     error,
@@ -40,7 +41,8 @@ pub struct StreamIo {
     first_byte: bool,
     over: bool,
     _level: Level,
-    _counted: Arc<Counted>,
+    counted: Arc<Counted>,
+    tracker: TaskTracker,
 }
 
 struct Current {
@@ -98,6 +100,7 @@ pub(crate) struct StreamSetup {
     pub admission: Option<JoinHandle<Result<()>>>,
     pub opened: Instant,
     pub counted: Arc<Counted>,
+    pub tracker: TaskTracker,
 }
 
 /// How much of a piece waits for its seal, at most.
@@ -118,6 +121,7 @@ impl StreamIo {
             admission,
             opened,
             counted,
+            tracker,
         } = setup;
         task.pieces.wake_on_readable(&reader.waker);
         let checksum = digest.map(|(expected, names_content)| Checksum {
@@ -139,7 +143,8 @@ impl StreamIo {
             opened,
             first_byte: false,
             over: false,
-            _counted: counted,
+            counted,
+            tracker,
         }
     }
 
@@ -313,6 +318,15 @@ impl StreamIo {
         };
     }
 
+    /// The piece of which a reader had the part it wanted before the rest of it came. It is not
+    /// given up: who reads small parts comes for the next one.
+    fn unfinished(&self) -> Option<PieceIndex> {
+        let end = self.end.filter(|end| self.position >= *end && *end > 0)?;
+        let piece = self.task.pieces.geometry().piece_at(end - 1);
+        let coming = matches!(self.task.pieces.slot(piece), Slot::Filling { .. });
+        (coming && !self.task.pieces.is_closed()).then_some(piece)
+    }
+
     /// Tells the driver when the reader needs another piece.
     fn moved(&mut self) {
         let next = self.task.pieces.geometry().piece_at(self.position);
@@ -352,8 +366,34 @@ impl Drop for StreamIo {
         if let Some(admission) = &self.admission {
             admission.abort();
         }
-        self.task.readers.close(&self.reader);
+        match self.unfinished() {
+            Some(piece) => {
+                let (task, reader) = (self.task.clone(), self.reader.clone());
+                let counted = self.counted.clone();
+                self.tracker.spawn(finish(task, reader, piece, counted));
+            }
+            None => self.task.readers.close(&self.reader),
+        }
     }
+}
+
+/// Waits until a piece is whole, or cannot be had.
+async fn finish(
+    task: Arc<TaskHandle>,
+    reader: Arc<Reader>,
+    piece: PieceIndex,
+    _counted: Arc<Counted>,
+) {
+    let waker = reader.waker.clone();
+    loop {
+        let notified = waker.notified();
+        let held = matches!(task.pieces.slot(piece), Slot::Held(_));
+        if held || reader.failure().is_some() || task.pieces.is_closed() {
+            break;
+        }
+        notified.await;
+    }
+    task.readers.close(&reader);
 }
 
 impl std::fmt::Debug for StreamIo {

@@ -9,7 +9,7 @@ use pantala_core::{
 };
 use pantala_origin::OriginBody;
 use pantala_store::{Charge, PieceBuffer, PieceWriter, TaskPieces};
-use pantala_window::{AttemptId, Failure, RunId, Sequences, Snapshot};
+use pantala_window::{AttemptId, Failure, RunId, Snapshot};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -33,8 +33,6 @@ pub(crate) struct TaskHandle {
     pub proven: std::sync::atomic::AtomicBool,
     /// Requests of children whose readers wait for bytes that are not here yet.
     pub awaited: std::sync::atomic::AtomicUsize,
-    /// The ranges that readers have asked for.
-    pub sequences: Mutex<Sequences>,
     /// Whether all of it is being read, or has been, because somebody asked for a part.
     pub read_ahead: std::sync::atomic::AtomicBool,
 }

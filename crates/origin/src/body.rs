@@ -2,6 +2,7 @@ use std::any::Any;
 use std::{fmt, pin::Pin, time::Duration};
 
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use pantala_core::{BLOCK_MAX, ByteRange, Error, Kind, Result, Who, display_url};
 use tokio::time::Instant;
 use url::Url;
@@ -9,6 +10,7 @@ use url::Url;
 use crate::{
     Expect, OriginClient, OriginRequest, backoff,
     client::Opened,
+    connection::Transfer,
     failure::{self, Failure},
     head::Head,
 };
@@ -58,7 +60,7 @@ type Resuming = Pin<Box<dyn Future<Output = Result<Opened, Failure>> + Send>>;
 /// One connection's share of the body.
 struct Segment {
     url: Url,
-    response: reqwest::Response,
+    body: Transfer,
     /// The content's offset of the next byte that it brings.
     at: u64,
     /// Where it ends, when it says.
@@ -78,9 +80,9 @@ impl OriginBody {
         request: OriginRequest,
         url: Url,
         head: Head,
-        response: reqwest::Response,
+        body: Transfer,
     ) -> Self {
-        let segment = Segment::new(url, &head, response);
+        let segment = Segment::new(url, &head, body);
         Self {
             client,
             known: Expect::of(&head.meta),
@@ -246,6 +248,7 @@ impl OriginBody {
             head,
             response,
         } = opened;
+        let body = response.into_body();
         // A part that `If-Range` let through is of the same content by the origin's own word.
         let vouched = (head.partial && self.known.if_range().is_some())
             || self.known.is_vouched_by(&head.meta);
@@ -264,7 +267,7 @@ impl OriginBody {
         }
         self.end = self.end.or_else(|| target(&self.request, &head));
         self.known.length = self.known.length.or(head.meta.length);
-        self.state = State::Reading(Box::new(Segment::new(url, &head, response)));
+        self.state = State::Reading(Box::new(Segment::new(url, &head, body)));
     }
 
     fn resumption_failed(&mut self, failure: Failure) {
@@ -296,10 +299,10 @@ fn target(request: &OriginRequest, head: &Head) -> Option<u64> {
 }
 
 impl Segment {
-    fn new(url: Url, head: &Head, response: reqwest::Response) -> Self {
+    fn new(url: Url, head: &Head, body: Transfer) -> Self {
         Self {
             url,
-            response,
+            body,
             at: head.start,
             end: head.end,
             waited: Duration::ZERO,
@@ -314,7 +317,7 @@ impl Segment {
             waited: &mut self.waited,
             since: Instant::now(),
         };
-        let chunk = tokio::time::timeout(left, self.response.chunk()).await;
+        let chunk = tokio::time::timeout(left, chunk(&mut self.body)).await;
         drop(waiting);
         match chunk {
             Ok(Ok(bytes)) => {
@@ -325,6 +328,17 @@ impl Segment {
             Err(_) => Err(failure::silence(&self.url, limit)),
         }
     }
+}
+
+/// The next bytes of the body; its trailers say nothing of a content.
+async fn chunk(body: &mut Transfer) -> Result<Option<Bytes>, hyper::Error> {
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Adds up the time spent waiting, also when the wait is cancelled. Time in which nobody waits

@@ -7,18 +7,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body::Body as _;
 use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
 use crate::{
-    OriginBody, OriginConfig, OriginRequest, backoff,
+    Body, OriginBody, OriginConfig, OriginRequest, backoff,
+    connection::Transfer,
     credentials::{carries_credentials, is_signed},
-    exchange::{Answer, exchange},
+    exchange::{Answer, Question, exchange, take_user},
     failure::{self, Failure},
     freshness,
     head::{self, Head},
+    refusal::Refused,
     request::{self, drop_hop_by_hop, end_to_end},
     transport::Transport,
 };
@@ -67,19 +69,23 @@ pub enum Revalidation {
 pub(crate) struct Opened {
     pub(crate) url: Url,
     pub(crate) head: Head,
-    pub(crate) response: reqwest::Response,
+    pub(crate) response: Response<Transfer>,
 }
 
 impl OriginClient {
     /// A client that speaks as `config` says. Connects to nobody.
     ///
     /// # Errors
-    /// `BadInput` when a file of certificate authorities cannot be used.
+    /// `BadInput` when a file or a host of the configuration cannot be used.
     pub fn new(config: OriginConfig) -> Result<Self> {
-        Ok(Self {
-            transport: Arc::new(Transport::new(config)?),
+        Ok(Self::over(Transport::new(config)?))
+    }
+
+    pub(crate) fn over(transport: Transport) -> Self {
+        Self {
+            transport: Arc::new(transport),
             received: Arc::default(),
-        })
+        }
     }
 
     /// Content bytes read off origin connections so far: all transfers, what was read again
@@ -94,8 +100,24 @@ impl OriginClient {
     /// # Errors
     /// Whose fault it was and what to do: see [`Kind`].
     pub async fn get(&self, request: OriginRequest) -> Result<OriginResponse> {
+        self.try_get(request).await.map_err(|failure| failure.error)
+    }
+
+    /// As [`get`](Self::get), for who passes the origin's own words on when it refuses.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), with the answer of an origin that refused.
+    pub async fn get_or_refusal(&self, request: OriginRequest) -> Result<OriginResponse, Refused> {
+        match self.try_get(request).await {
+            Ok(response) => Ok(response),
+            Err(failure) => Err(Refused::read(failure, self.config().read_timeout).await),
+        }
+    }
+
+    async fn try_get(&self, request: OriginRequest) -> Result<OriginResponse, Failure> {
         if request.range.end() == Some(request.range.start()) {
-            return Err(Error::new(Who::User, Kind::BadInput, "the range is empty"));
+            let error = Error::new(Who::User, Kind::BadInput, "the range is empty");
+            return Err(error.into());
         }
         let opened = match self.open_persistently(&request).await {
             // No range of an empty content can be satisfied, so that its beginning is refused too.
@@ -108,8 +130,7 @@ impl OriginClient {
             }
             result => result,
         };
-        let opened = opened.map_err(|failure| failure.error)?;
-        Ok(self.response(request, opened))
+        Ok(self.response(request, opened?))
     }
 
     /// Asks whether the content is still the one with these validators, and for it if not.
@@ -123,7 +144,14 @@ impl OriginClient {
     ) -> Result<Revalidation> {
         let mut headers = request.sent_headers(&self.transport.config().user_agent);
         request::put_unless(&mut headers, known);
-        let asked = exchange(&self.transport, Method::GET, &request.url, headers).await;
+        let asked = exchange(
+            &self.transport,
+            Method::GET,
+            &request.url,
+            headers,
+            request.follow,
+        )
+        .await;
         if !known.is_empty()
             && let Ok(answer) = asked
         {
@@ -148,12 +176,12 @@ impl OriginClient {
             head,
             response,
         } = opened;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (parts, body) = response.into_parts();
         let (start, meta, shareable) = (head.start, head.meta.clone(), head.shareable);
-        let body = OriginBody::new(self.clone(), request, url, head, response);
+        let body = OriginBody::new(self.clone(), request, url, head, body);
         OriginResponse {
-            status,
-            headers,
+            status: parts.status,
+            headers: parts.headers,
             meta,
             start,
             end: body.end(),
@@ -163,21 +191,20 @@ impl OriginClient {
     }
 
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
-    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must.
+    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must. A
+    /// request without a body and without credentials may be let through by the
+    /// [host's own](crate::HostConfig::credentials).
     ///
     /// There is no limit on how long an answer may take, because some take minutes (a registry
     /// that checks an upload): dropping the future or the body ends it.
     ///
     /// # Errors
     /// When nobody answers. Any status is an answer.
-    pub async fn forward(
-        &self,
-        request: http::Request<reqwest::Body>,
-    ) -> Result<http::Response<reqwest::Body>> {
+    pub async fn forward(&self, request: http::Request<Body>) -> Result<Response<Body>> {
         let (mut parts, body) = request.into_parts();
         drop_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);
-        let url: Url = parts
+        let mut url: Url = parts
             .uri
             .to_string()
             .parse()
@@ -185,28 +212,25 @@ impl OriginClient {
                 let what = format!("cannot pass on a request to that URL: {error}");
                 Error::new(Who::User, Kind::BadInput, what)
             })?;
-        let mut passed = reqwest::Request::new(parts.method, url.clone());
-        *passed.headers_mut() = parts.headers;
-        *passed.body_mut() = Some(body);
-        let client = self.transport.for_url(&url).await?;
-        let timeout = self.transport.config().connect_timeout;
-        let response = client
-            .execute(passed)
-            .await
-            .map_err(|error| failure::no_answer(&error, &url, timeout))?;
-        let (mut parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        take_user(&mut url, &mut parts.headers);
+        let answer = if body.is_end_stream() {
+            let question = Question {
+                transport: &self.transport,
+                method: &parts.method,
+                url: &url,
+                headers: &parts.headers,
+                limit: None,
+            };
+            question.send().await?.0
+        } else {
+            self.transport
+                .execute(parts.method, &url, parts.headers, body)
+                .await?
+        };
+        let (mut parts, body) = answer.into_parts();
         drop_hop_by_hop(&mut parts.headers);
-        let received = self.received.clone();
-        let counted = body.map_frame(move |frame| {
-            if let Some(data) = frame.data_ref() {
-                received.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
-            frame
-        });
-        Ok(http::Response::from_parts(
-            parts,
-            reqwest::Body::wrap(counted),
-        ))
+        let body = Body::from(body.count(self.received.clone()));
+        Ok(Response::from_parts(parts, body))
     }
 
     /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a
@@ -247,25 +271,41 @@ impl OriginClient {
         if *method == Method::GET {
             sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
         }
-        exchange(&self.transport, method.clone(), url, sent).await
+        exchange(&self.transport, method.clone(), url, sent, true).await
     }
 
     /// One attempt at a GET: the head of a success.
     pub(crate) async fn open(&self, request: &OriginRequest) -> Result<Opened, Failure> {
         let headers = request.sent_headers(&self.transport.config().user_agent);
-        let answer = exchange(&self.transport, Method::GET, &request.url, headers).await?;
+        let answer = exchange(
+            &self.transport,
+            Method::GET,
+            &request.url,
+            headers,
+            request.follow,
+        )
+        .await?;
         self.opened(request, answer)
     }
 
     /// The head of an answer to a GET, when it is a success.
     fn opened(&self, request: &OriginRequest, answer: Answer) -> Result<Opened, Failure> {
-        let Answer { url, response } = answer;
+        let Answer {
+            url,
+            response,
+            credentialed,
+        } = answer;
         let (status, headers) = (response.status(), response.headers());
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-            let credentials = carries_credentials(&request.url, &request.headers);
-            return Err(failure::status(&url, status, headers, credentials));
+            let credentials = credentialed || carries_credentials(&request.url, &request.headers);
+            let mut failure = failure::status(&url, status, headers, credentials);
+            // Another host's words are not for who asked this one.
+            if url.origin() == request.url.origin() {
+                failure.answer = Some(Box::new(response));
+            }
+            return Err(failure);
         }
-        let head = head::read(&url, request, status, headers)?;
+        let head = head::read(&url, request, status, headers, credentialed)?;
         Ok(Opened {
             url,
             head,
@@ -324,7 +364,7 @@ fn judge(method: &Method, asked: &Url, headers: &HeaderMap, answer: &Answer) -> 
     if *method == Method::HEAD && (signed_for_get || matches!(status.as_u16(), 400 | 405 | 501)) {
         return Verdict::AskWithGet;
     }
-    let credentials = carries_credentials(asked, headers);
+    let credentials = answer.credentialed || carries_credentials(asked, headers);
     Verdict::Refused(failure::status(
         &answer.url,
         status,

@@ -1,10 +1,23 @@
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
 /// Whether what this request brings back may be meant for its sender alone: it carries
 /// credentials in a header, in the URL's user part, or as a signature in its query.
 pub fn carries_credentials(url: &Url, headers: &HeaderMap) -> bool {
     has_user(url) || is_signed(url) || headers.keys().any(is_credential)
+}
+
+/// The value of `Authorization` for a name and a password (RFC 7617).
+pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {
+    let value = http_auth::basic::encode_credentials(username, password);
+    let mut value = HeaderValue::from_str(&value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The headers that prove who sends a request.
+pub fn credentials_in(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().filter(|(name, _)| is_credential(name))
 }
 
 /// Whether the URL's query carries a signature or a token.

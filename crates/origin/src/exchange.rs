@@ -1,17 +1,34 @@
-use http::{HeaderMap, Method, header};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use pantala_core::{Error, Kind, Result, Who, display_url};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::{credentials::drop_credentials, failure, transport::Transport};
+use crate::{
+    Body,
+    auth::Pass,
+    connection::Transfer,
+    credentials::{basic, drop_credentials},
+    failure,
+    transport::Transport,
+};
+
+/// Bytes of an answer that are read so that its connection can be used again, and for how long.
+const SHORT: usize = 16 << 10;
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// An answer, redirects followed.
 pub(crate) struct Answer {
     /// Who gave it.
     pub(crate) url: Url,
-    pub(crate) response: reqwest::Response,
+    pub(crate) response: Response<Transfer>,
+    /// Whether it may be for us alone: it was asked for with credentials of our own.
+    pub(crate) credentialed: bool,
 }
 
-/// Sends a request without a body and follows redirects.
+/// Sends a request without a body and follows redirects, unless whoever asks wants to know of them.
 ///
 /// # Errors
 /// When nobody answers, or the redirects lead nowhere: too many, from https to http, to another
@@ -21,13 +38,38 @@ pub(crate) async fn exchange(
     method: Method,
     url: &Url,
     mut headers: HeaderMap,
+    follow: bool,
 ) -> Result<Answer> {
     let mut url = url.clone();
-    take_user(transport, &mut url, &mut headers);
+    take_user(&mut url, &mut headers);
+    // Nothing is added to what the client says of itself, wherever that leads.
+    let ours = !headers.contains_key(header::AUTHORIZATION);
+    let mut credentialed = false;
     for _ in 0..=transport.config().max_redirects {
-        let response = send(transport, method.clone(), &url, headers.clone()).await?;
-        let Some(target) = redirect_target(&url, &response)? else {
-            return Ok(Answer { url, response });
+        let limit = Some(transport.config().connect_timeout + transport.config().read_timeout);
+        let question = Question {
+            transport,
+            method: &method,
+            url: &url,
+            headers: &headers,
+            limit,
+        };
+        let (response, proven) = if ours {
+            question.send().await?
+        } else {
+            (question.send_as(None).await?, false)
+        };
+        credentialed |= proven || transport.shows_certificate(&url);
+        let target = match follow {
+            true => redirect_target(&url, response.status(), response.headers())?,
+            false => None,
+        };
+        let Some(target) = target else {
+            return Ok(Answer {
+                url,
+                response,
+                credentialed,
+            });
         };
         tracing::debug!(
             from = display_url(url.as_str()),
@@ -40,7 +82,7 @@ pub(crate) async fn exchange(
         }
         url = target;
         // A user part in a `Location` is the origin's to give.
-        take_user(transport, &mut url, &mut headers);
+        take_user(&mut url, &mut headers);
     }
     let limit = transport.config().max_redirects;
     Err(failure::protocol(
@@ -49,36 +91,86 @@ pub(crate) async fn exchange(
     ))
 }
 
-/// Sends one request and waits for the head of the answer.
-async fn send(
-    transport: &Transport,
-    method: Method,
-    url: &Url,
-    headers: HeaderMap,
-) -> Result<reqwest::Response> {
-    let client = transport.for_url(url).await?;
-    let config = transport.config();
-    let mut request = reqwest::Request::new(method, url.clone());
-    *request.headers_mut() = headers;
-    let limit = config.connect_timeout + config.read_timeout;
-    match tokio::time::timeout(limit, client.execute(request)).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(failure::no_answer(&error, url, config.connect_timeout)),
-        Err(_) => Err(failure::silence(url, config.read_timeout)),
+/// A request without a body for one host.
+pub(crate) struct Question<'a> {
+    pub(crate) transport: &'a Transport,
+    pub(crate) method: &'a Method,
+    pub(crate) url: &'a Url,
+    pub(crate) headers: &'a HeaderMap,
+    /// How long the head of the answer may take, if not for ever.
+    pub(crate) limit: Option<Duration>,
+}
+
+impl Question<'_> {
+    /// Sends it and waits for the head of the answer. Where there are own credentials for the host
+    /// they answer its challenge, once. Gives whether the answer was let through by them.
+    pub(crate) async fn send(&self) -> Result<(Response<Transfer>, bool)> {
+        let auth = self.transport.auth();
+        let Some(case) = auth.case(self.method, self.url, self.headers) else {
+            return Ok((self.send_as(None).await?, false));
+        };
+        let first = auth.foresee(self.transport, &case).await;
+        let answer = self.send_as(first.as_ref()).await?;
+        let proven = first.as_ref().is_some_and(|pass| pass.credentialed);
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok((answer, proven));
+        }
+        let challenge = auth.challenge(&case, answer.headers());
+        let hopeless = first.is_some_and(|pass| !auth.refused(&case, &pass, challenge.as_ref()));
+        let Some(challenge) = challenge.filter(|_| !hopeless) else {
+            return Ok((answer, proven));
+        };
+        // So that its connection carries the next request.
+        drain(answer.into_body()).await;
+        let pass = auth.pass(self.transport, &case, challenge).await?;
+        let answer = self.send_as(Some(&pass)).await?;
+        let proven = pass.credentialed;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            auth.refused(&case, &pass, None);
+        } else {
+            auth.accepted(&case, pass);
+        }
+        Ok((answer, proven))
+    }
+
+    async fn send_as(&self, pass: Option<&Pass>) -> Result<Response<Transfer>> {
+        let mut headers = self.headers.clone();
+        if let Some(pass) = pass {
+            headers.insert(header::AUTHORIZATION, pass.value.clone());
+        }
+        let answer = self
+            .transport
+            .execute(self.method.clone(), self.url, headers, Body::empty());
+        let Some(limit) = self.limit else {
+            return answer.await;
+        };
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let silence = self.transport.config().read_timeout;
+                Err(failure::silence(self.url, silence))
+            }
+        }
     }
 }
 
+/// Reads the rest of a short answer, for a short time.
+async fn drain(body: Transfer) {
+    let read = Limited::new(body, SHORT).collect();
+    let _ = tokio::time::timeout(DRAIN, read).await;
+}
+
 /// Makes the URL's user part into Basic credentials, unless there are others already.
-fn take_user(transport: &Transport, url: &mut Url, headers: &mut HeaderMap) {
+pub(crate) fn take_user(url: &mut Url, headers: &mut HeaderMap) {
     if url.username().is_empty() && url.password().is_none() {
         return;
     }
-    // reqwest knows how to encode them; building a request touches no network.
-    let given = transport.plain().get(url.clone()).build();
-    let basic = given
-        .ok()
-        .and_then(|request| request.headers().get(header::AUTHORIZATION).cloned());
-    if let Some(basic) = basic {
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let (user, password) = (
+        decoded(url.username()),
+        decoded(url.password().unwrap_or_default()),
+    );
+    if let Some(basic) = basic(&user, &password) {
         headers.entry(header::AUTHORIZATION).or_insert(basic);
     }
     // Both only fail for URLs without a host, which have no user part either.
@@ -86,11 +178,11 @@ fn take_user(transport: &Transport, url: &mut Url, headers: &mut HeaderMap) {
     let _ = url.set_password(None);
 }
 
-fn redirect_target(url: &Url, response: &reqwest::Response) -> Result<Option<Url>> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+fn redirect_target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Result<Option<Url>> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let Some(location) = response.headers().get(header::LOCATION) else {
+    let Some(location) = headers.get(header::LOCATION) else {
         return Ok(None);
     };
     let target = std::str::from_utf8(location.as_bytes())

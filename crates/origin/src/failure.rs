@@ -1,18 +1,30 @@
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, time::Duration};
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use pantala_core::{Error, Kind, Who, display_url};
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
+use crate::{
+    connect::{ConnectFailure, Unresolved},
+    connection::Transfer,
+};
+
 /// Why an attempt failed, with what the origin said about trying again.
-#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     /// What `Retry-After` asked for.
     pub(crate) retry_after: Option<Duration>,
     /// Bytes of the whole content, as a 416 tells them.
     pub(crate) length: Option<u64>,
+    /// The answer itself, where it is the word of who was asked.
+    pub(crate) answer: Option<Box<Response<Transfer>>>,
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
 }
 
 impl From<Error> for Failure {
@@ -21,12 +33,13 @@ impl From<Error> for Failure {
             error,
             retry_after: None,
             length: None,
+            answer: None,
         }
     }
 }
 
 /// A defect of the origin's answer that asking again will not mend.
-pub(crate) fn protocol(url: &Url, what: impl std::fmt::Display) -> Error {
+pub(crate) fn protocol(url: &Url, what: impl fmt::Display) -> Error {
     let url = display_url(url.as_str());
     Error::new(Who::Origin, Kind::Protocol, format!("{url} {what}")).retryable(false)
 }
@@ -105,25 +118,33 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// No answer came.
-///
-/// reqwest's own text is never shown: it holds the whole URL.
-pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Duration) -> Error {
+pub(crate) fn no_answer(
+    error: &(dyn StdError + 'static),
+    url: &Url,
+    connect_timeout: Duration,
+) -> Error {
     let host = authority(url);
     let unreachable = |what: String| Error::new(Who::Origin, Kind::Unreachable, what);
+    let connecting = find::<ConnectFailure>(error);
+    if let Some(ConnectFailure::Unprepared(error)) = connecting {
+        return error.clone();
+    }
     if let Some(cause) = find_tls(error) {
         return tls(cause, &host);
     }
-    if error.is_dns() {
+    if find::<Unresolved>(error).is_some() {
         let name = url.host_str().unwrap_or_default();
         return unreachable(format!("the host name {name} does not resolve"))
             .hint("check the host name");
     }
-    if error.is_timeout() && error.is_connect() {
+    let kind = find::<io::Error>(error).map(io::Error::kind);
+    let late = kind == Some(io::ErrorKind::TimedOut);
+    if matches!(connecting, Some(ConnectFailure::Late)) || (late && connecting.is_some()) {
         let what = format!("{host} did not accept a connection within {connect_timeout:?}");
         return Error::new(Who::Origin, Kind::Timeout, what)
             .hint("check the host and port, and that no firewall is in the way");
     }
-    if error.is_timeout() {
+    if late {
         let what = format!("{host} stopped answering");
         return Error::new(Who::Origin, Kind::Timeout, what);
     }
@@ -133,7 +154,7 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
             format!("gave an answer that is not HTTP: {}", root_cause(error)),
         );
     }
-    match find::<io::Error>(error).map(io::Error::kind) {
+    match kind {
         Some(io::ErrorKind::ConnectionRefused) => {
             unreachable(format!("{host} refused the connection"))
                 .hint("check the host and port, and that a server listens there")
@@ -141,7 +162,7 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
         Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
             unreachable(format!("there is no route to {host}")).hint("check the network")
         }
-        _ if error.is_connect() => {
+        _ if connecting.is_some() => {
             unreachable(format!("cannot connect to {host}: {}", root_cause(error)))
         }
         _ => unreachable(format!(
@@ -152,7 +173,7 @@ pub(crate) fn no_answer(error: &reqwest::Error, url: &Url, connect_timeout: Dura
 }
 
 /// A body broke after `position` bytes of the content.
-pub(crate) fn broken_body(error: &reqwest::Error, url: &Url, position: u64) -> Error {
+pub(crate) fn broken_body(error: &hyper::Error, url: &Url, position: u64) -> Error {
     let url = display_url(url.as_str());
     let what = format!("{url} broke off at byte {position}: {}", root_cause(error));
     // An end before the announced one is a break like any other.
@@ -179,6 +200,13 @@ fn tls(cause: &rustls::Error, host: &str) -> Error {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "use a host name that its certificate covers",
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired,
+        ) => "configure a client certificate for it that it accepts",
         rustls::Error::InvalidMessage(_) => "if it speaks plain HTTP, use http://",
         _ => "add the certificate authority with --ca if it is a private one",
     };
@@ -227,12 +255,10 @@ fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error
     })
 }
 
-fn root_cause(error: &reqwest::Error) -> String {
-    // The first of the chain is reqwest's own, whose text holds the URL.
+fn root_cause(error: &(dyn StdError + 'static)) -> String {
     chain(error)
-        .skip(1)
         .last()
-        .map_or_else(|| "no cause given".to_owned(), ToString::to_string)
+        .map_or_else(String::new, ToString::to_string)
 }
 
 #[cfg(test)]

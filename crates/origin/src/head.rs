@@ -37,7 +37,8 @@ const KEPT: [&str; 12] = [
     "vary",
 ];
 
-/// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it.
+/// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it, and
+/// `credentialed` says whether that knew who we are.
 ///
 /// # Errors
 /// `Protocol` when it is not an answer to that question, `Changed` when it disagrees with what
@@ -47,6 +48,7 @@ pub(crate) fn read(
     request: &OriginRequest,
     status: StatusCode,
     headers: &HeaderMap,
+    credentialed: bool,
 ) -> Result<Head> {
     let partial = status == StatusCode::PARTIAL_CONTENT;
     let (start, end, length) = if partial {
@@ -56,7 +58,8 @@ pub(crate) fn read(
         let length = content_length(headers);
         (0, length, length)
     };
-    let meta = meta(request, partial, length, headers);
+    let mut meta = meta(request, partial, length, headers);
+    meta.private |= credentialed;
     if let Some(expect) = &request.expect
         && !expect.agrees_with(&meta)
     {
@@ -232,6 +235,7 @@ mod tests {
             &request,
             StatusCode::from_u16(status).unwrap(),
             &headers,
+            false,
         )
     }
 

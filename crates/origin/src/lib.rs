@@ -11,22 +11,36 @@
 //! - an error says whose fault it is, whether to try again and what the user can do.
 //!
 //! Non-goals: what to fetch, how much at once and from whom (the window and the supernode decide),
-//! keeping bytes (the store does), and obtaining credentials (the user gives them).
+//! keeping bytes (the store does), and finding credentials (the user gives them; tokens are got for
+//! them where a registry wants some).
 
+mod auth;
 mod backoff;
 mod body;
+mod challenge;
 mod client;
 mod config;
+mod connect;
+mod connection;
 mod credentials;
 mod exchange;
 mod failure;
 mod freshness;
 mod head;
+mod hosts;
+mod passed;
+mod pool;
+mod refusal;
 mod request;
+mod tls;
+mod token;
 mod transport;
 
 pub use body::OriginBody;
 pub use client::{OriginClient, OriginResponse, Revalidation};
-pub use config::OriginConfig;
-pub use credentials::{carries_credentials, is_signed};
+pub use config::{ClientCert, Credentials, HostConfig, OriginConfig};
+pub use credentials::{carries_credentials, credentials_in, is_signed};
+pub use passed::Body;
+pub use refusal::{Refusal, Refused};
 pub use request::{Expect, OriginRequest};
+pub use transport::READ_AHEAD;

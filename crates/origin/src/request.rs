@@ -16,6 +16,8 @@ pub struct OriginRequest {
     pub range: ByteRange,
     /// What an earlier answer said of the content, when there was one.
     pub expect: Option<Expect>,
+    /// Whether redirects are followed; else one is an answer that brings no content.
+    pub follow: bool,
 }
 
 /// What an earlier answer said of a content. An answer that disagrees is an error of
@@ -81,6 +83,7 @@ impl OriginRequest {
             headers: HeaderMap::new(),
             range: ByteRange::ALL,
             expect: None,
+            follow: true,
         }
     }
 

@@ -1,46 +1,51 @@
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use pantala_core::{Error, Kind, Result, Who};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use tokio::sync::OnceCell;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http_body::Body as _;
+use pantala_core::{Error, Kind, Result, Who, display_url};
 use url::Url;
 
-use crate::OriginConfig;
+use crate::{
+    Body, OriginConfig,
+    auth::Auth,
+    connect::Connector,
+    connection::{Connection, READ, Transfer},
+    failure,
+    hosts::Hosts,
+    pool::{Key, Pool},
+    tls::Tls,
+};
 
-/// What an origin may send of one HTTP/2 stream before it is read. A stalled reader pins as much.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
-/// The same over all streams of a connection: wide, so that stalled streams do not hold up the
-/// others, yet within what a process may use beside its memory budget.
-const H2_CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes that one open transfer may have read ahead of who takes them, whatever its origin sends:
+/// the block being handed over, one that waits behind it, and what TLS keeps of a record not yet
+/// read and of one not yet complete.
+pub const READ_AHEAD: u64 = 2 * READ as u64 + (32 << 10);
 
-/// The connections: one pool for plain HTTP, and one for TLS that is built when it is first
-/// needed, because reading the system's certificate authorities takes milliseconds.
+/// How many connections in a row a request may find closed by the other side.
+const STALE: u32 = 3;
+
+/// The connections to origins.
+///
+/// HTTP/1.1 alone: there a transfer that nobody reads holds up its own connection, within a
+/// bound, and no other.
 pub(crate) struct Transport {
     config: OriginConfig,
-    authorities: Vec<CertificateDer<'static>>,
-    plain: reqwest::Client,
-    secure: OnceCell<reqwest::Client>,
+    connector: Connector,
+    pool: Arc<Pool>,
+    hosts: Arc<Hosts>,
+    auth: Auth,
 }
 
 impl Transport {
     pub(crate) fn new(config: OriginConfig) -> Result<Self> {
-        let mut authorities = Vec::new();
-        for path in &config.ca {
-            authorities.extend(read_authorities(path)?);
-        }
-        // No authority is trusted here, so that even a mistake could not speak TLS with this one.
-        let plain = builder(&config)
-            .tls_certs_only([])
-            .build()
-            .map_err(|error| cannot_build(&error))?;
+        let hosts = Arc::new(Hosts::new(&config.hosts)?);
+        let tls = Arc::new(Tls::new(&config, hosts.clone())?);
         Ok(Self {
+            connector: Connector::new(tls, config.connect_timeout),
             config,
-            authorities,
-            plain,
-            secure: OnceCell::new(),
+            pool: Arc::default(),
+            auth: Auth::new(hosts.clone()),
+            hosts,
         })
     }
 
@@ -48,97 +53,194 @@ impl Transport {
         &self.config
     }
 
-    /// The pool for plain HTTP.
-    pub(crate) fn plain(&self) -> &reqwest::Client {
-        &self.plain
+    /// What the own credentials are good for.
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.auth
     }
 
-    /// The pool that speaks the scheme of `url`.
+    /// Whether who stands at `url` is shown who we are before it is asked for anything.
+    pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
+        let host = self.hosts.of(url);
+        url.scheme() == "https" && host.is_some_and(|(_, host)| host.client_cert.is_some())
+    }
+
+    /// Sends one request and waits for the head of the answer, for as long as it takes.
     ///
     /// # Errors
-    /// `BadInput` for a scheme other than http and https, `Tls` when there is no authority to
-    /// trust.
-    pub(crate) async fn for_url(&self, url: &Url) -> Result<&reqwest::Client> {
-        match url.scheme() {
-            "http" => Ok(&self.plain),
-            "https" => self.secure.get_or_try_init(|| self.build_secure()).await,
-            scheme => Err(Error::new(
-                Who::User,
-                Kind::BadInput,
-                format!("cannot read from {scheme} URLs"),
-            )
-            .hint("use an http or https URL")),
+    /// `BadInput` for a URL that cannot be asked, `Tls` when there is no authority to trust; else
+    /// why nobody answered.
+    pub(crate) async fn execute(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Transfer>> {
+        let target = Target::of(url)?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.path;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(header::HOST, target.host);
+        let key = target.key;
+        let mut stale = 0;
+        loop {
+            let mut connection = match self.pool.take(&key) {
+                Some(connection) if stale < STALE => connection,
+                _ => self.connect(url, &key).await?,
+            };
+            let again = again(&request);
+            let mut error = match connection.send(request).await {
+                Ok(answer) => {
+                    let pool = self.pool.clone();
+                    return Ok(answer.map(|body| Transfer::new(body, connection, pool, key)));
+                }
+                Err(error) => error,
+            };
+            // It went out at the moment the other side closed the connection.
+            match error.take_message().or(again) {
+                Some(again) if connection.used => {
+                    stale += 1;
+                    request = again;
+                }
+                _ => return Err(self.no_answer(&error.into_error(), url)),
+            }
         }
     }
 
-    async fn build_secure(&self) -> Result<reqwest::Client> {
-        let mut builder = builder(&self.config);
-        let mut extra = Vec::new();
-        for authority in &self.authorities {
-            extra.push(
-                reqwest::Certificate::from_der(authority).map_err(|error| cannot_build(&error))?,
-            );
-        }
-        builder = builder.tls_certs_merge(extra);
-        tokio::task::spawn_blocking(move || builder.build())
-            .await
-            .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))?
-            .map_err(|error| {
-                let what = format!("cannot prepare TLS: {}", cause(&error));
-                Error::new(Who::Us, Kind::Tls, what)
-                    .hint("install the system's certificate authorities, or name one with --ca")
-            })
+    async fn connect(&self, url: &Url, (scheme, authority): &Key) -> Result<Connection> {
+        let uri = Uri::builder()
+            .scheme(scheme.clone())
+            .authority(authority.clone())
+            .path_and_query("/")
+            .build()
+            .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))?;
+        let stream = self.connector.connect(uri).await;
+        let stream = stream.map_err(|error| self.no_answer(&error, url))?;
+        let connection = Connection::over(stream).await;
+        connection.map_err(|error| self.no_answer(&error, url))
+    }
+
+    fn no_answer(&self, error: &(dyn std::error::Error + 'static), url: &Url) -> Error {
+        failure::no_answer(error, url, self.config.connect_timeout)
     }
 }
 
-fn builder(config: &OriginConfig) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .no_proxy()
-        // Redirects are followed by `exchange`, which knows what must not follow along.
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        // Bytes as they were sent, whatever features another crate turns on.
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .tcp_nodelay(true)
-        .connect_timeout(config.connect_timeout)
-        // reqwest's own read timeout also runs while nobody reads: a paused reader would break it.
-        .http2_initial_stream_window_size(H2_STREAM_WINDOW)
-        .http2_initial_connection_window_size(H2_CONNECTION_WINDOW)
+/// A request to send in place of this one although that may have reached the other side: only
+/// what asks for nothing but an answer can be sent twice.
+fn again(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Body::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
-fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>> {
-    let bad = |why: String| {
-        let what = format!(
-            "cannot use {} as a certificate authority: {why}",
-            path.display()
-        );
-        Error::new(Who::User, Kind::BadInput, what)
-            .hint("--ca takes a file with certificates in PEM form")
+/// A URL as a request names it.
+struct Target {
+    key: Key,
+    path: Uri,
+    host: HeaderValue,
+}
+
+impl Target {
+    fn of(url: &Url) -> Result<Self> {
+        let bad = |what: String| Error::new(Who::User, Kind::BadInput, what);
+        if !matches!(url.scheme(), "http" | "https") {
+            let what = format!("cannot read from {} URLs", url.scheme());
+            return Err(bad(what).hint("use an http or https URL"));
+        }
+        let unusable = |error: http::Error| {
+            let url = display_url(url.as_str());
+            bad(format!("cannot ask for {url}: {error}")).hint("check the URL")
+        };
+        let uri: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| unusable(error.into()))?;
+        // As the URL has it: without a port where that is the scheme's own.
+        let host = url.host_str().unwrap_or_default();
+        let host = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let parts = uri.into_parts();
+        let (Some(scheme), Ok(authority)) = (parts.scheme, host.parse()) else {
+            return Err(bad(format!("cannot ask for {}", display_url(url.as_str()))));
+        };
+        let path = parts.path_and_query.map_or_else(Uri::default, Uri::from);
+        let host = HeaderValue::from_str(&host).map_err(|error| unusable(error.into()))?;
+        Ok(Self {
+            key: (scheme, authority),
+            path,
+            host,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        task::yield_now,
     };
-    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-    let authorities = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| bad(error.to_string()))?;
-    if authorities.is_empty() {
-        return Err(bad("it holds no certificate".to_owned()));
-    }
-    let mut store = RootCertStore::empty();
-    for authority in &authorities {
-        store
-            .add(authority.clone())
-            .map_err(|error| bad(error.to_string()))?;
-    }
-    Ok(authorities)
-}
 
-fn cannot_build(error: &reqwest::Error) -> Error {
-    let what = format!("cannot set up the HTTP client: {}", cause(error));
-    Error::new(Who::Us, Kind::Internal, what)
-}
+    use super::*;
+    use crate::{OriginClient, OriginRequest};
 
-fn cause(error: &reqwest::Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+    const LENGTH: usize = 64 << 20;
+    /// Turns without a byte written after which nobody will take any more.
+    const STILL: usize = 1000;
+
+    #[tokio::test]
+    async fn a_reader_that_stops_taking_stops_its_origin() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/f", listener.local_addr().unwrap());
+        let receive_buffer = 16 << 10;
+        let mut transport = Transport::new(OriginConfig::default()).unwrap();
+        transport.connector.set_receive_buffer(receive_buffer);
+        let client = OriginClient::over(transport);
+
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            SockRef::from(&stream)
+                .set_send_buffer_size(16 << 10)
+                .unwrap();
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream
+        };
+        let get = client.get(OriginRequest::new(url.parse().unwrap()));
+        let (mut stream, response) = tokio::join!(serve, get);
+        let mut body = response.unwrap().body;
+
+        let block = vec![7; 1 << 20];
+        stream.write_all(&block[..1]).await.unwrap();
+        let mut taken = body.next().await.unwrap().unwrap().len();
+        let (mut written, mut still) = (1, 0);
+        while still < STILL {
+            match stream.try_write(&block) {
+                Ok(bytes) => (written, still) = (written + bytes, 0),
+                Err(_) => still += 1,
+            }
+            // Somebody who asks for more but never gets to take it.
+            if written > 1 && taken == 1 {
+                taken += body.next().await.unwrap().unwrap().len();
+            }
+            yield_now().await;
+        }
+        let kernel = SockRef::from(&stream).send_buffer_size().unwrap() + 2 * receive_buffer;
+        let ahead = written - taken;
+        assert!(
+            ahead <= READ_AHEAD as usize + kernel,
+            "{ahead} bytes, {kernel} in the kernel"
+        );
+    }
 }

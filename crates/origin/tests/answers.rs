@@ -360,7 +360,7 @@ async fn what_is_passed_on_stays_as_it_is() {
         .header("connection", "x-hop")
         .header("x-hop", "1")
         .header("x-end", "2")
-        .body(reqwest::Body::from("sent"))
+        .body(pantala_origin::Body::from("sent"))
         .unwrap();
     let client = client();
     let response = client.forward(request).await.unwrap();
@@ -375,4 +375,63 @@ async fn what_is_passed_on_stays_as_it_is() {
     let sent = &server.requests()[0];
     assert!(sent.starts_with("post /f?q=1 ") && sent.contains("x-end: 2"));
     assert!(sent.contains("content-length: 4") && !sent.contains("x-hop"));
+}
+
+#[tokio::test]
+async fn a_refusal_brings_the_origins_own_words() {
+    let server = Server::new([Answer::new(
+        "404 Not Found\nContent-Length: 7\nX-Why: gone\nConnection: close",
+        "no such",
+    )])
+    .await;
+    let refused = client().get_or_refusal(ask(server.url("/f"))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.error.kind(), Kind::NotFound);
+    let answer = refused.answer.unwrap();
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.headers["x-why"], "gone");
+    assert!(!answer.headers.contains_key("connection"));
+    assert_eq!(answer.body, "no such");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_brings_no_words_that_are_cut_or_anothers() {
+    let long = vec![b'x'; (64 << 10) + 1];
+    let head = format!("403 Forbidden\nContent-Length: {}", long.len());
+    let cut = Answer::new("403 Forbidden\nContent-Length: 9", "short");
+    for answer in [Answer::new(&head, long), cut] {
+        let server = Server::new([answer]).await;
+        let refused = client().get_or_refusal(ask(server.url("/f"))).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.error.kind(), Kind::Denied);
+        assert!(refused.answer.is_none());
+    }
+
+    let there = Server::new([Answer::new("403 Forbidden\nContent-Length: 0", "")]).await;
+    let target = there.url("/there");
+    let head = format!("307 Temporary Redirect\nLocation: {target}\nContent-Length: 0");
+    let here = Server::new([Answer::new(&head, "")]).await;
+    let refused = client().get_or_refusal(ask(here.url("/f"))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.error.kind(), Kind::Denied);
+    assert!(refused.answer.is_none());
+}
+
+#[tokio::test]
+async fn trailers_are_passed_on() {
+    let server = Server::new([Answer::new(
+        "200 OK\nTransfer-Encoding: chunked\nTrailer: X-Sum",
+        "4\r\nbody\r\n0\r\nX-Sum: 7\r\n\r\n",
+    )])
+    .await;
+    let request = http::Request::get(server.url("/f").as_str())
+        .body(pantala_origin::Body::empty())
+        .unwrap();
+    let response = client().forward(request).await.unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .unwrap();
+    assert_eq!(body.trailers().unwrap()["x-sum"], "7");
+    assert_eq!(body.to_bytes(), "body");
 }

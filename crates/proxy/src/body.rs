@@ -26,6 +26,8 @@ pub(crate) struct ReplyBody {
     source: Source,
     /// Breaks off a connection on which only its end ends a body.
     abort: Option<Abort>,
+    /// What ends it next.
+    broken: Option<Broken>,
 }
 
 #[derive(Default)]
@@ -35,7 +37,7 @@ enum Source {
     /// A page of ours.
     Page(Bytes),
     /// What an origin answered to a request that was passed on.
-    Passed(reqwest::Body),
+    Passed(pantala_origin::Body),
     Content(ContentBody),
 }
 
@@ -118,8 +120,8 @@ impl From<Bytes> for ReplyBody {
     }
 }
 
-impl From<reqwest::Body> for ReplyBody {
-    fn from(body: reqwest::Body) -> Self {
+impl From<pantala_origin::Body> for ReplyBody {
+    fn from(body: pantala_origin::Body) -> Self {
         Source::Passed(body).into()
     }
 }
@@ -135,6 +137,7 @@ impl From<Source> for ReplyBody {
         Self {
             source,
             abort: None,
+            broken: None,
         }
     }
 }
@@ -147,6 +150,10 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(error) = self.broken.take() {
+            self.source = Source::Nothing;
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame: Option<Result<_, Broken>> = match &mut self.source {
             Source::Nothing => None,
             Source::Page(page) => {
@@ -154,22 +161,30 @@ impl Body for ReplyBody {
                 (!page.is_empty()).then(|| Ok(Frame::data(page)))
             }
             Source::Passed(body) => {
-                ready!(Pin::new(body).poll_frame(context)).map(|frame| frame.map_err(Into::into))
+                ready!(Pin::new(body).poll_frame(context))
             }
             Source::Content(body) => {
                 ready!(body.poll(context)).map(|frame| frame.map_err(Into::into))
             }
         };
-        if let Some(Err(error)) = &frame {
+        if let Some(Err(error)) = frame {
             tracing::warn!(%error, "a body was broken off");
             if let Some(abort) = &self.abort {
                 abort.pull();
             }
+            // hyper drops what it has not written yet, the head even, when a body breaks: the
+            // pause makes it write that first.
+            self.broken = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
         match &self.source {
             Source::Nothing => true,
             Source::Page(page) => page.is_empty(),

@@ -8,6 +8,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Who};
 use pantala_node::{Content, ContentRequest, Direct, DirectHead, Node, Opened, Range, StreamIo};
+use pantala_origin::{Refusal, Refused};
 use url::Url;
 
 use crate::{
@@ -49,6 +50,8 @@ pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: A
         range,
         digest,
         share_pages: way == Way::Stream,
+        // A registry's client wants the content; any other may want to know where it is.
+        follow: digest.is_some(),
         limit_rate: None,
         origin_allowed: true,
         background: false,
@@ -61,7 +64,7 @@ pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: A
 }
 
 async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
-    let error = match begin(&context.node, &asked).await {
+    let refused = match begin(&context.node, &asked).await {
         Ok(Begun::Content(content, first)) => {
             if asked.range.is_none() || conditions::range_holds(&parts.headers, &content.meta) {
                 return reply_with(&parts.headers, asked.range.is_some(), *content, first);
@@ -74,7 +77,7 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
                     return reply_with(&parts.headers, false, *content, first);
                 }
                 Ok(Begun::Direct(direct)) => return relay(*direct),
-                Err(error) => error,
+                Err(refused) => refused,
             }
         }
         // It was read without the client's conditions.
@@ -82,8 +85,9 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
             return pass(context, parts, None, &asked.url).await;
         }
         Ok(Begun::Direct(direct)) => return relay(*direct),
-        Err(error) => error,
+        Err(refused) => refused,
     };
+    let Refused { error, answer } = refused;
     tracing::debug!(%error, "no content for a client");
     if error.kind() == Kind::RangeNotSatisfiable
         && let Some(length) = context
@@ -96,6 +100,18 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
         let range = format!("bytes */{length}").try_into();
         let range = range.unwrap_or_else(|_| HeaderValue::from_static("bytes */*"));
         reply.headers_mut().insert(header::CONTENT_RANGE, range);
+        return reply;
+    }
+    if let Some(answer) = answer {
+        // Its challenge, its headers and its page, as this very client would have got them.
+        let Refusal {
+            status,
+            headers,
+            body,
+        } = *answer;
+        let mut reply = Response::new(ReplyBody::from(body));
+        *reply.status_mut() = status;
+        *reply.headers_mut() = headers;
         return reply;
     }
     if is_the_origins_word(&error) {
@@ -133,11 +149,11 @@ pub(crate) enum Begun {
 
 /// Opens content and waits for its first bytes: until then whatever fails can still be said with
 /// a status.
-pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun> {
-    let opened = match node.open(request.clone()).await {
+pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun, Refused> {
+    let opened = match node.open_or_refusal(request.clone()).await {
         // It was dropped from memory at this very moment.
-        Err(error) if error.who() == Who::Us && error.is_retryable() => {
-            node.open(request.clone()).await
+        Err(Refused { error, .. }) if error.who() == Who::Us && error.is_retryable() => {
+            node.open_or_refusal(request.clone()).await
         }
         opened => opened,
     };
@@ -151,7 +167,7 @@ pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun
             range: None,
             ..request.clone()
         };
-        content = match node.open(whole).await? {
+        content = match node.open_or_refusal(whole).await? {
             Opened::Content(content) => content,
             Opened::Direct(direct) => return Ok(Begun::Direct(direct)),
         };

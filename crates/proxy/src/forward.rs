@@ -33,8 +33,8 @@ pub(crate) async fn pass(
         }
     };
     let body = match body {
-        Some(body) if !body.is_end_stream() => reqwest::Body::wrap(body),
-        _ => reqwest::Body::default(),
+        Some(body) if !body.is_end_stream() => body.into(),
+        _ => pantala_origin::Body::empty(),
     };
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;

@@ -66,15 +66,16 @@ async fn no_length_is_an_end_all_the_same() {
 
 #[tokio::test]
 async fn what_is_for_one_reader_is_cut_to_its_range_and_checked() {
-    let origin =
-        Origin::new(|_| Reply::new("200 OK", content(100_000)).header("Cache-Control", "no-store"))
-            .await;
+    let origin = Origin::new(|_| {
+        Reply::new("200 OK", content(1_000_000)).header("Cache-Control", "no-store")
+    })
+    .await;
     let daemon = Daemon::start().await;
     let mut asked = request(&origin, "/f");
     asked.range = Some("500-599".into());
     let mut stream = client::stream(daemon.addr, &asked).await.unwrap();
     assert_eq!((stream.length(), stream.start()), (Some(100), 500));
-    assert!(read(&mut stream).await.unwrap() == content(100_000)[500..600]);
+    assert!(read(&mut stream).await.unwrap() == content(1_000_000)[500..600]);
 
     asked.range = None;
     asked.digest = Some(format!("sha256:{}", "0".repeat(64)));

@@ -359,3 +359,27 @@ async fn pages_are_made_for_each_and_files_are_shared() {
         daemon.stop().await;
     }
 }
+
+#[tokio::test]
+async fn where_something_has_moved_to_is_for_the_client_to_know() {
+    let origin = Origin::new(|seen| match seen.target.as_str() {
+        "/old" => Reply::new("302 Found", "it is at /new").header("Location", "/new"),
+        _ => Reply::file(seen, b"something"),
+    })
+    .await;
+    let daemon = Daemon::start().await;
+    let moved = get(daemon.addr, origin.url("/old").as_str(), "").await;
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (302, Some("/new"))
+    );
+    assert_eq!(moved.text(), "it is at /new");
+    assert_eq!(origin.seen().len(), 1, "its answer is passed on as it came");
+    assert_eq!(
+        get(daemon.addr, origin.url("/new").as_str(), "")
+            .await
+            .text(),
+        "something"
+    );
+    daemon.stop().await;
+}

@@ -20,16 +20,15 @@ async fn start(prefetch: Prefetch) -> Daemon {
 
 /// Pieces that are here once there are as many as `enough` says.
 async fn held(daemon: &Daemon, enough: impl Fn(usize) -> bool) -> usize {
+    let mut looks = 0;
     loop {
-        let held = daemon
-            .node
-            .streams()
-            .await
-            .first()
-            .map_or(0, |view| view.held);
+        let views = daemon.node.streams().await;
+        let held = views.first().map_or(0, |view| view.held);
         if enough(held) {
             return held;
         }
+        looks += 1;
+        assert!(looks < 2000, "{views:?} {:?}", daemon.node.totals());
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }

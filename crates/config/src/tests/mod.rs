@@ -1,5 +1,6 @@
 //! What a user gets for what a user wrote. No test touches the process's own environment.
 
+mod jobs;
 mod sources;
 mod tables;
 mod values;

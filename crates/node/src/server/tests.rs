@@ -36,7 +36,6 @@ fn server() -> Arc<PeerServer> {
             planned: Mutex::new(Planned::Unknown),
             proven: false.into(),
             awaited: 0.into(),
-            sequences: Default::default(),
             read_ahead: false.into(),
         })
     });

@@ -91,7 +91,10 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
         .map_err(|error| bad(format!("cannot read the request: {error}")))?;
     let wanted = content_request(context, &wanted)?;
     let (meta, task, start, end, first, rest): (_, _, _, _, _, Blocks) =
-        match content::begin(&context.node, &wanted).await? {
+        match content::begin(&context.node, &wanted)
+            .await
+            .map_err(|refused| refused.error)?
+        {
             Begun::Content(content, first) => {
                 let content = *content;
                 let rest = Box::pin(content.stream.into_stream());
@@ -197,6 +200,7 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         range,
         digest,
         share_pages: true,
+        follow: true,
         limit_rate: wanted.limit_rate,
         origin_allowed: !wanted.no_origin,
         background: wanted.background,

@@ -1,0 +1,187 @@
+//! What the supernode says, and the tasks that come of it.
+
+use std::{sync::Arc, time::Duration};
+
+use pantala_core::{
+    Error, Geometry, Kind, ResourceKey, Who,
+    control::{FromPeer, Known, Learned, ToPeer},
+};
+use pantala_window::{Config as WindowConfig, Picker, WindowSize};
+use pantala_wire::control::{Control, ControlEvent};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::Node;
+use crate::{
+    driver::Driver,
+    task::{Command, Planned, TaskHandle},
+};
+
+/// The standing connection to the supernode, where there is one.
+#[derive(Clone)]
+pub(crate) struct ControlPort {
+    pub(super) control: Option<Control>,
+    pub(super) contact: watch::Receiver<Contact>,
+}
+
+/// Whether a supernode was ever there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contact {
+    /// Nobody knows yet.
+    Pending,
+    /// It could not be reached so far.
+    Never,
+    /// It was there, and may still be.
+    Made,
+}
+
+impl ControlPort {
+    pub fn is_up(&self) -> bool {
+        self.control.as_ref().is_some_and(Control::is_up)
+    }
+
+    pub fn send(&self, message: FromPeer) -> bool {
+        self.control
+            .as_ref()
+            .is_some_and(|control| control.send(message))
+    }
+}
+
+/// Commands that may wait for a driver; senders wait when there are more.
+const COMMANDS: usize = 1024;
+
+impl Node {
+    /// The task's handle, made with its driver when it is new.
+    pub(super) fn task(&self, key: ResourceKey, known: &Known, shown: String) -> Arc<TaskHandle> {
+        let ports = &self.inner.ports;
+        let solo = ports.control.control.is_none();
+        let mut taken = None;
+        let (handle, new) = ports.tasks.get_or_insert(known.task, || {
+            let geometry = Geometry::new(known.meta.length);
+            let (commands, receiver) = mpsc::channel(COMMANDS);
+            taken = Some(receiver);
+            Arc::new(TaskHandle {
+                id: known.task,
+                key,
+                shown,
+                meta: known.meta.clone().into(),
+                pieces: ports.store.open(known.task, geometry),
+                readers: Default::default(),
+                commands,
+                rates: self.inner.rates.task(),
+                planned: Mutex::new(Planned::Unknown),
+                proven: false.into(),
+                awaited: 0.into(),
+                read_ahead: false.into(),
+            })
+        });
+        if new && let Some(commands) = taken {
+            let ranges = known.meta.ranges;
+            let piece_size = handle.pieces.geometry().piece_size();
+            let config = WindowConfig {
+                window: match self.inner.config.window {
+                    Some(pieces) => WindowSize::Static(pieces),
+                    None => WindowConfig::default().window,
+                },
+                return_after: if solo || !ranges {
+                    // Nobody else would use the lease, or could without starting at byte 0.
+                    None
+                } else {
+                    WindowConfig::default().return_after
+                },
+                patience: self
+                    .inner
+                    .rates
+                    .patience(WindowConfig::default().patience, piece_size),
+                seed: rand::random(),
+                ..WindowConfig::default()
+            };
+            let picker = Picker::new(config, piece_size, ports.clock.now());
+            let driver = Driver::new(handle.clone(), commands, picker, ports.clone(), solo);
+            ports.tracker.spawn(driver.run());
+        }
+        handle
+    }
+
+    pub(super) async fn dispatch(
+        self,
+        mut events: mpsc::Receiver<ControlEvent>,
+        contact: watch::Sender<Contact>,
+    ) {
+        let cancel = self.inner.ports.cancel.clone();
+        while let Some(Some(event)) = cancel.run_until_cancelled(events.recv()).await {
+            match event {
+                ControlEvent::Up { advertised } => {
+                    tracing::info!(%advertised, "the supernode is there");
+                    contact.send_replace(Contact::Made);
+                    self.tell_all(|| Command::SupernodeUp).await;
+                }
+                ControlEvent::Down { reason } => {
+                    tracing::warn!(%reason, "no supernode; going on with the peers known and the origin");
+                    contact.send_if_modified(|contact| {
+                        let first = *contact == Contact::Pending;
+                        if first {
+                            *contact = Contact::Never;
+                        }
+                        first
+                    });
+                    self.inner.registrations.lost();
+                    self.tell_all(|| Command::SupernodeDown).await;
+                }
+                ControlEvent::Message(message) => self.heard(message).await,
+            }
+        }
+    }
+
+    async fn tell_all(&self, command: impl Fn() -> Command) {
+        for task in self.inner.ports.tasks.all() {
+            let _ = task.commands.send(command()).await;
+        }
+    }
+
+    async fn heard(&self, message: ToPeer) {
+        let task = match &message {
+            ToPeer::Known { key, known } => {
+                // The driver must be there before what follows: leases, digests.
+                let handle = self.task(*key, known, String::new());
+                // To who has just learned it, too: the next reader here need not ask.
+                let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
+                self.remember(*key, known.task, fresh_for);
+                let _ = handle.commands.send(Command::Known(known.clone())).await;
+                self.inner.registrations.answer(&message);
+                return;
+            }
+            ToPeer::Learn { key, .. } => {
+                if !self.inner.registrations.answer(&message) {
+                    // The reader has gone: the next one who waits anywhere learns.
+                    let error = Error::new(Who::Reader, Kind::Cancelled, "the reader has gone");
+                    let learned = Learned::Failed {
+                        error: error.retryable(true),
+                    };
+                    self.inner
+                        .ports
+                        .control
+                        .send(FromPeer::Learned { key: *key, learned });
+                }
+                return;
+            }
+            ToPeer::Direct { .. } | ToPeer::Refused { .. } => {
+                self.inner.registrations.answer(&message);
+                return;
+            }
+            ToPeer::Parents { task, .. }
+            | ToPeer::Digests { task, .. }
+            | ToPeer::Lease { task, .. }
+            | ToPeer::LeaseEnded { task, .. }
+            | ToPeer::Ended { task, .. }
+            | ToPeer::Turn { task, .. }
+            | ToPeer::Copies { task, .. }
+            | ToPeer::Poisoned { task }
+            | ToPeer::Unknown { task } => *task,
+        };
+        match self.inner.ports.tasks.get(&task) {
+            Some(handle) => drop(handle.commands.send(Command::Control(message)).await),
+            None => drop(self.inner.ports.control.send(FromPeer::Leave { task })),
+        }
+    }
+}
