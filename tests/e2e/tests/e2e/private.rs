@@ -1,6 +1,9 @@
 //! What needs credentials goes to those who have them, and to nobody else.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use pantala_e2e::{
     Answer, Certificates, Containerd, Content, Dfdaemon, Htpasswd, Image, MIB, Need, Podman,
@@ -260,6 +263,60 @@ fn a_token_that_ends_lets_nobody_in() {
     let done = Registry::start_pull_with(from, NAME, directory.path(), &creds).wait();
     assert_ne!(done.code, 0);
     assert!(tokens.refused() > 0);
+}
+
+/// A dfdaemon with credentials of its own pulls for clients that have none.
+fn own_credentials(seed: u64, auth: String, token_service: Option<&TokenService>) {
+    let certificates = Certificates::new();
+    let registry = Registry::start_with(&Setup {
+        tls: Some(&certificates),
+        auth: Some(auth),
+    });
+    let image = Image::new(seed, &[3 * MIB, 30_000]);
+    let creds = ["--dest-creds", &login(READER)];
+    Registry::push_to(registry.addr(), &image, NAME, &creds);
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    fs::write(&password, READER.1).unwrap();
+    let file = directory.path().join("dfdaemon.toml");
+    let table = format!(
+        "[upstream.\"registry.example\"]\nurl = \"{}\"\nca = [\"{}\"]\n\
+         username = \"{}\"\npassword-file = \"{}\"\n",
+        registry.url(),
+        certificates.authority().display(),
+        READER.0,
+        password.display()
+    );
+    fs::write(&file, table).unwrap();
+    let file = file.display().to_string();
+    let daemon = Dfdaemon::start_alone(&["--config", &file, "--log", "trace"]);
+    let to = directory.path().join("image");
+    let name = format!("registry.example/{NAME}");
+    let done = Registry::start_pull(daemon.addr(), &name, &to).wait();
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    image.assert_pulled(&to);
+    registry.assert_read_once(&image, 1);
+    let mut secrets = vec![READER.1.to_owned(), basic(READER).replace("Basic ", "")];
+    let given = token_service.map(TokenService::given).unwrap_or_default();
+    secrets.extend(given.iter().map(|token| signature(token)));
+    let said = daemon.process().stderr();
+    for secret in secrets {
+        assert!(!said.contains(&secret), "{secret} stands in the log");
+    }
+}
+
+#[test]
+fn a_host_has_a_password_of_its_own() {
+    needs!(REGISTRY, SKOPEO);
+    let users = Htpasswd::new();
+    own_credentials(360, users.settings(), None);
+}
+
+#[test]
+fn a_host_has_tokens_of_its_own() {
+    needs!(REGISTRY, SKOPEO);
+    let tokens = TokenService::start(&login(READER));
+    own_credentials(370, tokens.settings(), Some(&tokens));
 }
 
 /// `registries.conf` with a mirror.
