@@ -22,7 +22,7 @@ pub(crate) async fn open(
     let authority = request.uri().authority().cloned();
     let Some((authority, host, port)) = authority.and_then(|authority| {
         let (host, port) = (authority.host().to_owned(), authority.port_u16()?);
-        Some((authority, host, port))
+        (!host.is_empty()).then_some((authority, host, port))
     }) else {
         let line = "CONNECT needs a host and a port, like origin.example:443";
         return reply::text(StatusCode::BAD_REQUEST, line);

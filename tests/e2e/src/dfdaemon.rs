@@ -20,10 +20,20 @@ impl Dfdaemon {
         Self::start_with(&[&["--supernode-listen", "127.0.0.1:0"], flags].concat())
     }
 
+    /// Starts one with its supernode inside where it is told to listen.
+    pub fn start_on(listen: SocketAddr, flags: &[&str]) -> Self {
+        let inside = ["--supernode-listen", "127.0.0.1:0"];
+        Self::start_at(&listen.to_string(), &[&inside, flags].concat())
+    }
+
     fn start_with(flags: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", flags)
+    }
+
+    fn start_at(listen: &str, flags: &[&str]) -> Self {
         let mut command = program("dfdaemon");
         command
-            .args(["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"])
+            .args(["--listen", listen, "--peer-listen", "127.0.0.1:0"])
             .args(flags);
         let process = Process::start("dfdaemon", command);
         let addr = listening(&process, "dfdaemon: listening on ");

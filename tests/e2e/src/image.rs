@@ -5,12 +5,17 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::Content;
+use crate::{
+    Content,
+    archive::{gzip, tar},
+};
 
 /// An OCI image as a directory that skopeo reads: layers of one file each.
 pub struct Image {
     directory: TempDir,
     layers: Vec<Content>,
+    diffs: Vec<String>,
+    manifest: Content,
 }
 
 impl Image {
@@ -29,16 +34,17 @@ impl Image {
         let mut compressed = Vec::new();
         for (number, &len) in (0..).zip(layers) {
             let name = format!("layer{number}.bin");
-            let plain = tar(&name, Content::new(seed + number, len).bytes());
+            let file = Content::new(seed + number, len);
+            let plain = tar(&[(&name, file.bytes())]);
             let layer = Content::of(gzip(&plain));
-            diffs.push(format!("\"sha256:{}\"", Content::of(plain).sha256()));
+            diffs.push(format!("sha256:{}", Content::of(plain).sha256()));
             put(&layer);
             compressed.push(layer);
         }
         let config = Content::of(
             format!(
                 r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
-                diffs.join(",")
+                format_args!("\"{}\"", diffs.join("\",\""))
             )
             .into_bytes(),
         );
@@ -69,7 +75,28 @@ impl Image {
         Self {
             directory,
             layers: compressed,
+            diffs,
+            manifest,
         }
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Content {
+        &self.manifest
+    }
+
+    /// The digest of its configuration, by which local images are named.
+    ///
+    /// # Panics
+    /// Never: an image has one.
+    pub fn id(&self) -> String {
+        let config = self.layers.last().expect("a configuration");
+        format!("sha256:{}", config.sha256())
+    }
+
+    /// The digests of its layers before compression.
+    pub fn diffs(&self) -> &[String] {
+        &self.diffs
     }
 
     /// Where it lies.
@@ -99,59 +126,4 @@ fn descriptor(media_type: &str, content: &Content) -> String {
         content.sha256(),
         content.len()
     )
-}
-
-/// A tar archive (POSIX ustar) of one file.
-fn tar(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut header = [0u8; 512];
-    let mut field =
-        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    field(0, name);
-    field(100, "0000644\0");
-    field(108, "0000000\0");
-    field(116, "0000000\0");
-    field(124, &format!("{:011o}\0", bytes.len()));
-    field(136, "00000000000\0");
-    // The checksum is taken with blanks in its own place.
-    field(148, "        ");
-    field(156, "0");
-    field(257, "ustar\x0000");
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-
-    let mut archive = header.to_vec();
-    archive.extend_from_slice(bytes);
-    // The last block is filled up, and two empty ones end the archive.
-    let end = archive.len().next_multiple_of(512) + 1024;
-    archive.resize(end, 0);
-    archive
-}
-
-/// A gzip file (RFC 1952) of stored blocks (RFC 1951, 3.2.4): its bytes do not shrink.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    const BLOCK: usize = 0xffff;
-    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-    let count = bytes.chunks(BLOCK).len();
-    for (number, block) in bytes.chunks(BLOCK).enumerate() {
-        let len = block.len() as u16;
-        file.push(u8::from(number + 1 == count));
-        file.extend_from_slice(&len.to_le_bytes());
-        file.extend_from_slice(&(!len).to_le_bytes());
-        file.extend_from_slice(block);
-    }
-    file.extend_from_slice(&crc32(bytes).to_le_bytes());
-    file.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    file
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut table = [0u32; 256];
-    for (byte, entry) in (0..).zip(&mut table) {
-        *entry = (0..8).fold(byte, |crc: u32, _| {
-            (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
-        });
-    }
-    !bytes.iter().fold(!0, |crc: u32, &byte| {
-        (crc >> 8) ^ table[usize::from(crc as u8 ^ byte)]
-    })
 }

@@ -5,32 +5,50 @@
 //! deadline far beyond what a slow machine needs. Every process ends with the value that stands
 //! for it, and says on a failed test's output what it wrote to standard error.
 
+mod archive;
+mod containerd;
 mod content;
+mod cri;
 mod dfdaemon;
 mod dfget;
+mod dockerd;
+mod http;
 mod image;
 mod needs;
 mod nginx;
 mod origin;
 mod peers;
+mod podman;
 mod ports;
 mod process;
 mod programs;
 mod registry;
+mod tls;
+mod token;
+mod users;
 mod wait;
 
+pub use archive::{gzip, tar};
+pub use containerd::Containerd;
 pub use content::{Content, sha256_of_file};
+pub use cri::pull_image;
 pub use dfdaemon::Dfdaemon;
 pub use dfget::{Dfget, part_files};
+pub use dockerd::Dockerd;
+pub use http::{Answer, ask, exchange, head_of_answer};
 pub use image::Image;
 pub use needs::{Need, missing};
 pub use nginx::{Nginx, Served};
 pub use origin::{Asked, Length, Origin, Script};
 pub use peers::Peers;
+pub use podman::Podman;
 pub use ports::free_port;
 pub use process::{DiskIo, Finished, Process, Signal};
-pub use programs::{Supernode, http_get, program};
-pub use registry::{BlobRead, Registry};
+pub use programs::{Supernode, http_get, program, tool};
+pub use registry::{BlobRead, Registry, Request, Setup, skopeo};
+pub use tls::Certificates;
+pub use token::TokenService;
+pub use users::{Htpasswd, READER, WRITER, login};
 pub use wait::{DEADLINE, until};
 
 /// One mebibyte.

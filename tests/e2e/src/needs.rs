@@ -1,10 +1,14 @@
 use std::{env, path::PathBuf};
 
+use crate::process::may_mount;
+
 /// What a test cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The rights of root.
     Root,
+    /// The right to mount file systems: what runtimes unpack images with.
+    Mounts,
     /// A program, by name.
     Program(&'static str),
 }
@@ -16,6 +20,7 @@ pub enum Need {
 pub fn missing(needs: &[Need]) -> Option<String> {
     let reason = needs.iter().find_map(|need| match need {
         Need::Root => (!is_root()).then(|| "it needs root".to_owned()),
+        Need::Mounts => (!may_mount()).then(|| "it may not mount anything".to_owned()),
         Need::Program(name) => find(name)
             .is_none()
             .then(|| format!("{name} is not installed")),

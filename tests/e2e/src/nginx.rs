@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Content, Process, free_port, http_get, needs::find, until};
+use crate::{Certificates, Content, Process, free_port, http_get, needs::find, until};
 
 /// nginx as an origin, with its own directory and configuration.
 ///
@@ -17,6 +17,7 @@ pub struct Nginx {
     // Ends before its directory goes.
     process: Process,
     addr: SocketAddr,
+    secure: SocketAddr,
     directory: TempDir,
 }
 
@@ -41,18 +42,39 @@ impl Nginx {
     /// # Panics
     /// When it does not.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts one that serves the same over HTTPS as well.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub fn start_secure(certificates: &Certificates) -> Self {
+        Self::start_with(Some(certificates))
+    }
+
+    fn start_with(certificates: Option<&Certificates>) -> Self {
         // Somebody else may take the port first; then another one does.
         (0..5)
-            .find_map(|_| Self::try_start())
+            .find_map(|_| Self::try_start(certificates))
             .expect("nginx on a free port")
     }
 
-    fn try_start() -> Option<Self> {
+    fn try_start(certificates: Option<&Certificates>) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(directory.path().join("www")).expect("a directory for files");
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let secure = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let tls = certificates.map(|certificates| {
+            let (certificate, key) = (certificates.certificate(), certificates.key());
+            let (certificate, key) = (certificate.display(), key.display());
+            format!(
+                "listen {secure} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
+            )
+        });
         let file = directory.path().join("nginx.conf");
-        fs::write(&file, configuration(directory.path(), addr)).expect("a configuration");
+        let tls = tls.unwrap_or_default();
+        fs::write(&file, configuration(directory.path(), addr, &tls)).expect("a configuration");
         let mut command = Command::new(find("nginx").expect("nginx is installed"));
         command
             .arg("-p")
@@ -75,6 +97,7 @@ impl Nginx {
         Some(Self {
             process,
             addr,
+            secure,
             directory,
         })
     }
@@ -85,6 +108,7 @@ impl Nginx {
     /// When it cannot be written.
     pub fn put(&self, name: &str, content: &Content) {
         let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap_or(&path)).expect("a directory");
         fs::write(&path, content.bytes()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 
@@ -95,6 +119,17 @@ impl Nginx {
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.addr)
+    }
+
+    /// The URL of a path over HTTPS, where it serves that: by a name, since some clients check the
+    /// certificate of none but names behind a proxy.
+    pub fn secure_url(&self, path: &str) -> String {
+        format!("https://localhost:{}/{path}", self.secure.port())
+    }
+
+    /// The port for HTTPS.
+    pub fn secure_port(&self) -> u16 {
+        self.secure.port()
     }
 
     /// Where it listens.
@@ -126,13 +161,22 @@ impl Nginx {
         log.lines().filter_map(served).collect()
     }
 
+    /// Bytes of this path that left so far.
+    pub fn bytes_of(&self, path: &str) -> u64 {
+        let served = self.served().into_iter();
+        served
+            .filter(|served| served.path == path && served.status < 300)
+            .map(|served| served.bytes)
+            .sum()
+    }
+
     /// Bytes of bodies that left so far.
     pub fn bytes_served(&self) -> u64 {
         self.served().iter().map(|served| served.bytes).sum()
     }
 }
 
-fn configuration(directory: &Path, addr: SocketAddr) -> String {
+fn configuration(directory: &Path, addr: SocketAddr, tls: &str) -> String {
     let directory = directory.display();
     let statuses: String = [401, 403, 404, 410, 416, 500, 503]
         .iter()
@@ -157,6 +201,7 @@ http {{
     tcp_nopush on;
     server {{
         listen {addr};
+        {tls}
         root {directory}/www;
         location /slow/ {{ alias {directory}/www/; limit_rate 16m; }}
         location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}

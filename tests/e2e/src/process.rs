@@ -232,6 +232,33 @@ impl Process {
     }
 }
 
+/// Whether programs may be given mounts of their own here.
+pub(crate) fn may_mount() -> bool {
+    let mut command = Command::new("true");
+    with_own_mounts(&mut command);
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Lets a program see and make mounts that nobody else sees, and that go when it goes, however it
+/// ends.
+pub(crate) fn with_own_mounts(command: &mut Command) {
+    // SAFETY: both are plain system calls with constant arguments: nothing is allocated and no
+    // lock is taken between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            if libc::unshare(libc::CLONE_NEWNS) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Where / is no mount of its own, in a plain chroot, this fails, and what is mounted
+            // above was private before or is not.
+            let none = std::ptr::null();
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            libc::mount(none, c"/".as_ptr(), none, private, none.cast());
+            Ok(())
+        });
+    }
+}
+
 fn lock(bytes: &Mutex<Vec<u8>>) -> std::sync::MutexGuard<'_, Vec<u8>> {
     bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Process, until};
+use crate::{Process, needs::find, until};
 
 /// A program of the workspace, ready to get its flags. It lies beside the directory of the test
 /// executable; no variable of the environment reaches it that would change what it does.
@@ -39,6 +39,26 @@ pub fn program(name: &str) -> Command {
     command
 }
 
+/// A program that is installed here. Nothing in its environment names a proxy, or whom to trust, or
+/// an index of packages, but what the test says.
+///
+/// # Panics
+/// When it is not installed.
+pub fn tool(name: &str) -> Command {
+    let path = find(name).unwrap_or_else(|| panic!("{name} is not installed"));
+    let mut command = Command::new(path);
+    for (variable, _) in env::vars_os() {
+        if variable
+            .to_string_lossy()
+            .to_lowercase()
+            .ends_with("_proxy")
+        {
+            command.env_remove(&variable);
+        }
+    }
+    command
+}
+
 /// A running supernode.
 pub struct Supernode {
     process: Process,
@@ -56,8 +76,20 @@ impl Supernode {
     /// # Panics
     /// When it does not serve by the deadline.
     pub fn start_on(listen: &str) -> Self {
+        Self::start_command(&["--listen", listen])
+    }
+
+    /// Starts one with flags on a port of its own choice.
+    ///
+    /// # Panics
+    /// When it does not serve by the deadline.
+    pub fn start_with(flags: &[&str]) -> Self {
+        Self::start_command(&[&["--listen", "127.0.0.1:0"], flags].concat())
+    }
+
+    fn start_command(flags: &[&str]) -> Self {
         let mut command = program("supernode");
-        command.args(["--listen", listen]);
+        command.args(flags);
         let process = Process::start("supernode", command);
         let addr = listening(&process, "supernode: listening on ");
         Self { process, addr }

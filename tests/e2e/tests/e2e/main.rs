@@ -2,10 +2,17 @@
 
 mod alone;
 mod bad_input;
+mod clients;
+mod conformance;
 mod containers;
 mod daemon;
 mod faults;
+mod hostile;
+mod interception;
 mod liar;
 mod output;
+mod packages;
+mod private;
 mod rates;
+mod runtimes;
 mod swarm;
