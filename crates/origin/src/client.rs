@@ -191,7 +191,8 @@ impl OriginClient {
     }
 
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
-    /// followed, bodies streamed. Hop-by-hop headers and `Host` are dropped, as a proxy must. A
+    /// followed, bodies streamed, with trailers where the request has `TE: trailers`. Hop-by-hop
+    /// headers and `Host` are dropped, as a proxy must. A
     /// request without a body and without credentials may be let through by the
     /// [host's own](crate::HostConfig::credentials).
     ///
@@ -202,8 +203,19 @@ impl OriginClient {
     /// When nobody answers. Any status is an answer.
     pub async fn forward(&self, request: http::Request<Body>) -> Result<Response<Body>> {
         let (mut parts, body) = request.into_parts();
+        let trailers = parts
+            .headers
+            .get(header::TE)
+            .is_some_and(|te| te == "trailers");
         drop_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::HOST);
+        if trailers {
+            // Of this connection again, because whoever asked takes them too.
+            let te = http::HeaderValue::from_static("te");
+            parts.headers.insert(header::CONNECTION, te);
+            let trailers = http::HeaderValue::from_static("trailers");
+            parts.headers.insert(header::TE, trailers);
+        }
         let mut url: Url = parts
             .uri
             .to_string()
@@ -228,7 +240,16 @@ impl OriginClient {
                 .await?
         };
         let (mut parts, body) = answer.into_parts();
+        let announced: Vec<_> = parts
+            .headers
+            .get_all(header::TRAILER)
+            .iter()
+            .cloned()
+            .collect();
         drop_hop_by_hop(&mut parts.headers);
+        for names in announced {
+            parts.headers.append(header::TRAILER, names);
+        }
         let body = Body::from(body.count(self.received.clone()));
         Ok(Response::from_parts(parts, body))
     }

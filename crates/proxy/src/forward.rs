@@ -1,13 +1,13 @@
 //! Requests that are passed on as they are, and their answers.
 
-use http::{Request, request::Parts};
+use http::{HeaderValue, Request, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::display_url;
 use url::Url;
 
 use crate::{
-    headers::drop_hop_by_hop,
+    headers::{drop_hop_by_hop, list},
     reply::{self, Reply},
     server::Context,
 };
@@ -20,9 +20,14 @@ pub(crate) async fn pass(
     body: Option<Incoming>,
     url: &Url,
 ) -> Reply {
+    let trailers = list(&parts.headers, header::TE).any(|coding| coding == "trailers");
     drop_hop_by_hop(&mut parts.headers);
+    if trailers {
+        let trailers = HeaderValue::from_static("trailers");
+        parts.headers.insert(header::TE, trailers);
+    }
     // Whoever sent it is told to go on when its body is first asked for, by this proxy.
-    parts.headers.remove(http::header::EXPECT);
+    parts.headers.remove(header::EXPECT);
     context.via.add(&mut parts.headers);
     let uri = match url.as_str().parse() {
         Ok(uri) => uri,

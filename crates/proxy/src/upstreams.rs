@@ -59,6 +59,9 @@ impl Upstreams {
     /// Where a request for `path`, which begins with `/v2`, goes. `None` when nobody says which
     /// registry is meant.
     pub fn find(&self, path: &str, query: Option<&str>) -> Option<Destination> {
+        if has_dots(path) {
+            return None;
+        }
         let (ns, rest) = without_ns(query);
         if let Some(ns) = &ns {
             let base = self
@@ -129,6 +132,14 @@ fn by_name(name: &str) -> Option<Url> {
 /// What clients take for a registry's name in front of a repository.
 fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
+}
+
+/// Whether a path goes up: nothing of a registry does, and it could leave the upstream's own path.
+fn has_dots(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase().replace("%2e", ".");
+    lower
+        .split(['/', '\\'])
+        .any(|part| matches!(part, "." | ".."))
 }
 
 /// The `ns=` parameter and the query without it: it is for mirrors, not for the registry.
@@ -270,6 +281,15 @@ mod tests {
                 Some(url),
                 "{path} {query:?}"
             );
+        }
+        for up in [
+            "/v2/../a",
+            "/v2/a/..",
+            "/v2/%2E%2e/a",
+            "/v2/a/./b",
+            "/v2/..%5c../a",
+        ] {
+            assert_eq!(goes(&many, up, Some("ns=hub.example")), None, "{up}");
         }
         for nonsense in ["ns=a/b", "ns=a@b", "ns=%00"] {
             assert_eq!(goes(&many, "/v2/", Some(nonsense)), None, "{nonsense}");

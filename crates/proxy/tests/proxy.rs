@@ -383,3 +383,41 @@ async fn where_something_has_moved_to_is_for_the_client_to_know() {
     );
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn trailers_reach_who_takes_them() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                      5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
+    });
+    let daemon = Daemon::start().await;
+    let request = format!(
+        "DELETE http://{origin}/f HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n"
+    );
+    let mut stream = tokio::net::TcpStream::connect(daemon.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.to_ascii_lowercase().contains("trailer: x-sum"),
+        "{answer}"
+    );
+    assert!(
+        answer
+            .to_ascii_lowercase()
+            .ends_with("0\r\nx-sum: 7\r\n\r\n"),
+        "{answer}"
+    );
+    assert!(serving.await.unwrap().contains("te: trailers"));
+    daemon.stop().await;
+}
