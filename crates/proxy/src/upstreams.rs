@@ -59,16 +59,13 @@ impl Upstreams {
     /// Where a request for `path`, which begins with `/v2`, goes. `None` when nobody says which
     /// registry is meant.
     pub fn find(&self, path: &str, query: Option<&str>) -> Option<Destination> {
-        if has_dots(path) {
-            return None;
-        }
         let (ns, rest) = without_ns(query);
         if let Some(ns) = &ns {
             let base = self
                 .named(ns)
                 .or_else(|| self.alone())
                 .or_else(|| by_name(ns))?;
-            return Some(destination(&base, path, &rest));
+            return destination(&base, path, &rest);
         }
         let prefixed = path
             .strip_prefix("/v2/")
@@ -81,11 +78,11 @@ impl Upstreams {
                     .flatten()
             });
             if let Some(base) = base {
-                return Some(destination(&base, &format!("/v2/{inner}"), &rest));
+                return destination(&base, &format!("/v2/{inner}"), &rest);
             }
         }
         let base = self.mirror.clone()?;
-        Some(destination(&base, path, &rest))
+        destination(&base, path, &rest)
     }
 
     /// Whether requests to this URL carry credentials of this host's own.
@@ -134,14 +131,6 @@ fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
-/// Whether a path goes up: nothing of a registry does, and it could leave the upstream's own path.
-fn has_dots(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase().replace("%2e", ".");
-    lower
-        .split(['/', '\\'])
-        .any(|part| matches!(part, "." | ".."))
-}
-
 /// The `ns=` parameter and the query without it: it is for mirrors, not for the registry.
 fn without_ns(query: Option<&str>) -> (Option<String>, String) {
     let pairs = query
@@ -157,15 +146,19 @@ fn without_ns(query: Option<&str>) -> (Option<String>, String) {
     (ns, rest.join("&"))
 }
 
-fn destination(base: &Url, path: &str, query: &str) -> Destination {
+/// The upstream's URL for a path of ours. `None` when the path goes up and out of the upstream's
+/// own (`..` is resolved as the upstream would).
+fn destination(base: &Url, path: &str, query: &str) -> Option<Destination> {
     let mut url = base.clone();
     let root = base.path().trim_end_matches('/');
     url.set_path(&format!("{root}{path}"));
     url.set_query((!query.is_empty()).then_some(query));
-    Destination {
-        url,
-        what: what(path),
+    let path = url.path().strip_prefix(root)?;
+    if path != "/v2" && !path.starts_with("/v2/") {
+        return None;
     }
+    let what = what(path);
+    Some(Destination { url, what })
 }
 
 /// What a path of the distribution API names.
@@ -284,10 +277,9 @@ mod tests {
         }
         for up in [
             "/v2/../a",
-            "/v2/a/..",
+            "/v2/a/../../x",
             "/v2/%2E%2e/a",
-            "/v2/a/./b",
-            "/v2/..%5c../a",
+            "/v2/../../v2/a",
         ] {
             assert_eq!(goes(&many, up, Some("ns=hub.example")), None, "{up}");
         }
