@@ -191,3 +191,22 @@ async fn what_could_be_read_in_two_ways_is_refused() {
     assert_eq!(get(daemon.addr, url.as_str(), "").await.text(), "something");
     daemon.stop().await;
 }
+
+/// The clock goes on by itself when nothing else does.
+#[tokio::test(start_paused = true)]
+async fn who_never_ends_a_head_is_dropped() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let daemon = Daemon::start().await;
+    let mut slow = tokio::net::TcpStream::connect(daemon.addr).await.unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        .await
+        .unwrap();
+    let started = tokio::time::Instant::now();
+    let mut answer = Vec::new();
+    // It ends, in order or not, without an answer that says it was fine.
+    let _ = slow.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{answer:?}");
+    assert!(started.elapsed() >= std::time::Duration::from_secs(29));
+    assert_eq!(get(daemon.addr, "/healthz", "").await.status, 200);
+    daemon.stop().await;
+}
