@@ -149,6 +149,18 @@ impl Picker {
                 parent.receiving.insert(piece);
             }
         }
+        for (_, work) in self
+            .work
+            .range_mut(first..PieceIndex::new(first.get().saturating_add(count)))
+        {
+            for attempt in work
+                .attempts
+                .iter_mut()
+                .filter(|attempt| attempt.parent == id)
+            {
+                attempt.able.get_or_insert(self.now);
+            }
+        }
         self.matters(id, first, count)
     }
 
@@ -268,6 +280,7 @@ impl Picker {
             let parent = attempt.parent;
             if let Some(parent) = self.parents.known.get_mut(&parent) {
                 parent.outstanding.insert(id, size.saturating_sub(bytes));
+                parent.heard(now);
             }
         }
     }
@@ -287,6 +300,9 @@ impl Picker {
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             parent.delivered(id, bytes, now);
         }
+        let took = now.since(self.last_came);
+        self.usual = self.usual.mul_f64(0.8) + took.mul_f64(0.2);
+        self.last_came = now;
         true
     }
 
