@@ -196,8 +196,8 @@ impl World {
                 .is_some_and(|(first, end)| first <= piece && end.is_none_or(|end| piece < end))
     }
 
-    /// Makes room for so many bytes: evicts what no window needs and no child is being sent; what a
-    /// child waits for goes after all else.
+    /// Makes room for so many bytes: evicts what no window needs; what a child waits for goes after all
+    /// else, and what it is being sent last.
     pub(crate) fn make_room(&mut self, host: Index, bytes: u64) {
         let class = self.hosts[host as usize].class as usize;
         let Some(cache) = self.scenario.classes[class].cache else {
@@ -227,7 +227,8 @@ impl World {
             let cache = &self.hosts[host as usize].cache;
             let candidate = cache
                 .candidate(|task, piece| claimed(task, piece, false))
-                .or_else(|| cache.candidate(|task, piece| claimed(task, piece, true)));
+                .or_else(|| cache.candidate(|task, piece| claimed(task, piece, true)))
+                .or_else(|| cache.candidate(|_, _| false));
             let Some((task, piece)) = candidate else {
                 return;
             };

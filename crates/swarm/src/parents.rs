@@ -289,7 +289,7 @@ fn fit(
     let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
         return Fit::Badly;
     };
-    if now < parent.demoted_until || parent.reader_bound {
+    if now < parent.demoted_until || parent.reader_bound || parent.mute {
         return Fit::Badly;
     }
     let position = child.position;

@@ -55,10 +55,14 @@ pub(crate) struct Member {
     /// What it says it holds, while it is not believed: it sent wrong bytes.
     pub(crate) withheld: Option<PieceSet>,
     pub(crate) demoted_until: Time,
+    /// It lost a lease for saying nothing, and has said nothing since: it gets no other.
+    pub(crate) mute: bool,
     /// When it last gave a lease back that its reader had no room for.
     pub(crate) returned: Option<Time>,
     /// The late piece it asked for last, and how often in a row.
     pub(crate) asked: (PieceIndex, u32),
+    /// How many near it held that piece when it was last told of some.
+    pub(crate) near: usize,
     pub(crate) told: Parents,
 }
 
@@ -348,10 +352,13 @@ impl Task {
         if !self.leases.holds(peer, piece) && self.digests.contains_key(&piece) {
             return;
         }
-        if !self.in_bounds(piece) || !self.is_honest(peer) {
+        if !self.in_bounds(piece) {
             return;
         }
         self.leases.came(peer, piece, now);
+        if !self.is_honest(peer) {
+            return;
+        }
         // Else its holder would be taken for stalled for ever.
         self.leases.drop_past(PieceIndex::new(self.bound()));
         // It holds the piece, though its next word on what it holds is still to come: otherwise
@@ -455,8 +462,10 @@ impl Member {
             suspected: None,
             withheld: None,
             demoted_until: Time::ZERO,
+            mute: false,
             returned: None,
             asked: (PieceIndex::new(u32::MAX), 0),
+            near: 0,
             told: Parents::default(),
         }
     }

@@ -316,6 +316,12 @@ impl Trees {
         self.groups.get(&group)
     }
 
+    /// Who of a group is fed by somebody outside of it; once a stripe.
+    pub fn entries(&self, group: Group) -> impl Iterator<Item = PeerId> + '_ {
+        let stripes = self.astray.iter();
+        stripes.flat_map(move |shelf| shelf.of(group).map(|(_, _, id)| id))
+    }
+
     /// Whether a peer is in a group.
     pub fn is_in(&self, peer: PeerId, group: Group) -> bool {
         self.nodes

@@ -12,6 +12,8 @@ use crate::{
 
 /// How long a parent is left alone that said it has too much to do.
 const BUSY_REST: Duration = Duration::from_millis(100);
+/// The longest that a piece is taken to need usually.
+const USUAL_MAX: Duration = Duration::from_secs(4);
 
 impl Picker {
     /// Takes an event into the state; says whether there may be something to decide.
@@ -278,6 +280,7 @@ impl Picker {
             attempt.bytes = bytes;
             attempt.progressed = now;
             let parent = attempt.parent;
+            self.last_byte = now;
             if let Some(parent) = self.parents.known.get_mut(&parent) {
                 parent.outstanding.insert(id, size.saturating_sub(bytes));
                 parent.heard(now);
@@ -300,9 +303,10 @@ impl Picker {
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             parent.delivered(id, bytes, now);
         }
-        let took = now.since(self.last_came);
+        // A pause for want of anybody to ask says nothing of how quick our link is.
+        let took = now.since(self.last_came).min(USUAL_MAX);
         self.usual = self.usual.mul_f64(0.8) + took.mul_f64(0.2);
-        self.last_came = now;
+        (self.last_came, self.last_byte) = (now, now);
         true
     }
 

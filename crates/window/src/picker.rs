@@ -48,6 +48,8 @@ pub struct Picker {
     pub(crate) usual: Duration,
     /// When the last one came.
     pub(crate) last_came: Time,
+    /// When bytes last came from any parent.
+    pub(crate) last_byte: Time,
     pub(crate) origin_failures: u32,
     pub(crate) origin_rest_until: Time,
     pub(crate) counter: u64,
@@ -115,6 +117,7 @@ impl Picker {
             hedges: HedgeCredit::new(now),
             usual: Duration::ZERO,
             last_came: now,
+            last_byte: now,
             origin_failures: 0,
             origin_rest_until: Time::ZERO,
             counter: 0,

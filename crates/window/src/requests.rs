@@ -342,7 +342,9 @@ impl Picker {
             .then(|| self.parents.second(piece, self.piece_size, &asked, now))
             .flatten();
         if let Some(second) = second {
-            if !self.hedges.take(self.usual, now) {
+            // Where nothing comes at all it is not our own link.
+            let idle = now.since(self.last_byte) >= self.config.patience * SLOW;
+            if !self.hedges.take(self.usual, now) && !idle {
                 // Asking twice has not helped lately: it is our own link that is slow.
                 return;
             }
