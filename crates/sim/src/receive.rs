@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A block has come in full.
+    /// A piece's last block has come in full.
     pub(crate) fn whole(
         &mut self,
         at: Index,

@@ -25,6 +25,9 @@ const BEHIND: u32 = 2;
 const SLOW: f64 = 0.5;
 /// How long a slow member stays a leaf at least.
 const REST: Duration = Duration::from_millis(500);
+/// How long between two looks, for each member: looking at one costs a microsecond or two, and a
+/// large swarm must not take a processor for it.
+const LOOK: Duration = Duration::from_micros(5);
 
 /// How a member gets on.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +108,10 @@ impl Member {
 impl Task {
     /// Looks how everybody gets on, and makes leaves of those that do not keep up.
     pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        if now < self.looked + LOOK * self.members.len() as u32 {
+            return;
+        }
+        self.looked = now;
         let bound = self.bound();
         // By group: how many are in it, and how quick the quickest is.
         let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();

@@ -30,6 +30,8 @@ pub(crate) struct Task {
     pub(crate) fresh_from: Option<PeerId>,
     /// No digests are told before.
     pub(crate) quiet_until: Time,
+    /// When it was last looked how its members get on.
+    pub(crate) looked: Time,
     /// When something was last heard of it.
     pub(crate) heard: Time,
     pub(crate) empty_since: Option<Time>,
@@ -106,6 +108,7 @@ impl Task {
             fresh: Vec::new(),
             fresh_from: None,
             quiet_until: Time::ZERO,
+            looked: Time::ZERO,
             heard: Time::ZERO,
             empty_since: None,
             moved: 0,

@@ -151,34 +151,28 @@ impl Picker {
                 parent.receiving.insert(piece);
             }
         }
-        for (_, work) in self
-            .work
-            .range_mut(first..PieceIndex::new(first.get().saturating_add(count)))
-        {
-            for attempt in work
-                .attempts
-                .iter_mut()
-                .filter(|attempt| attempt.parent == id)
-            {
-                attempt.able.get_or_insert(self.now);
-            }
-        }
         self.matters(id, first, count)
     }
 
     /// Whether news of a parent's pieces gives something to decide.
     fn matters(&mut self, id: ParentId, first: PieceIndex, count: u32) -> bool {
         let end = first.get().saturating_add(count);
-        let (mut lacking, mut head) = (false, false);
+        let (mut lacking, mut head, mut news) = (false, false, false);
+        let now = self.now;
         for window in self.readers.values() {
             let (from, to) = (window.base().max(first).get(), window.edge().get().min(end));
             for piece in (from..to).map(PieceIndex::new) {
                 if self.held.contains(piece) {
                     continue;
                 }
-                let Some(work) = self.work.get(&piece) else {
-                    return true;
+                let Some(work) = self.work.get_mut(&piece) else {
+                    news = true;
+                    continue;
                 };
+                let asked = work.attempts.iter_mut().filter(|work| work.parent == id);
+                asked.for_each(|attempt| {
+                    attempt.able.get_or_insert(now);
+                });
                 lacking = true;
                 if piece == window.base() {
                     head = true;
@@ -187,14 +181,16 @@ impl Picker {
                     if self.parents.preferred(piece) == Some(id)
                         && attempts.any(|attempt| attempt.parent != id)
                     {
-                        return true;
+                        news = true;
                     }
                 }
             }
         }
+        if news {
+            return true;
+        }
         // A head piece may only be late sooner than thought.
         self.glance |= head;
-        let now = self.now;
         lacking
             && self
                 .parents
