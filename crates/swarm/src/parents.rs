@@ -110,6 +110,7 @@ impl Task {
                 continue;
             };
             member.told = parents.clone();
+            member.pace.moved();
             if quiet != Some(peer) {
                 out.push(Output {
                     to: peer,
