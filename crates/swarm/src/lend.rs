@@ -15,6 +15,16 @@ const LAST_RESORT: u32 = 4;
 /// How long a peer that gave a lease back gets no new one of its own accord.
 const RETURN_REST: Duration = Duration::from_secs(2);
 
+/// What a peer lacks a source for.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    piece: PieceIndex,
+    /// Somebody was asked for it and does not deliver.
+    late: bool,
+    /// It has asked so often that it may ask the origin.
+    desperate: bool,
+}
+
 impl Task {
     /// The first lease, for who learned the metadata.
     pub(crate) fn grant_first(
@@ -161,23 +171,24 @@ impl Task {
         } else if self.copies(piece) == 0 {
             self.grant(peer, piece, config, now, out);
         } else {
-            self.refer(peer, piece, late, desperate, config, now, out);
+            let need = Need {
+                piece,
+                late,
+                desperate,
+            };
+            self.refer(peer, need, config, now, out);
         }
     }
 
     /// Tells a peer who has a piece: the nearest, but before those in another group whoever brings its
     /// own group what it lacks: a group takes each piece in once. Where nothing of that helps the peer
     /// asks the origin.
-    fn refer(
-        &mut self,
-        peer: PeerId,
-        piece: PieceIndex,
-        late: bool,
-        desperate: bool,
-        config: &Config,
-        now: Time,
-        out: Out<'_>,
-    ) {
+    fn refer(&mut self, peer: PeerId, need: Need, config: &Config, now: Time, out: Out<'_>) {
+        let Need {
+            piece,
+            late,
+            desperate,
+        } = need;
         let Some(member) = self.members.get(&peer) else {
             return;
         };
