@@ -246,7 +246,8 @@ impl World {
 
     /// The connection to the supernode broke, or a new supernode is there.
     pub(crate) fn connection(&mut self, host: Index, up: bool) {
-        if !self.hosts[host as usize].alive() {
+        // It may have gone again before the host was back.
+        if !self.hosts[host as usize].alive() || up != self.swarm.is_some() {
             return;
         }
         if up {

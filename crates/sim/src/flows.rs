@@ -136,7 +136,8 @@ impl World {
                 bytes,
             },
         );
-        if begins < arrives {
+        // Only a piece's last block completes anything.
+        if begins < arrives && from + bytes == size {
             self.queue.push(
                 arrives,
                 Happening::Whole {

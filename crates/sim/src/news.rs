@@ -1,5 +1,6 @@
 //! What parents tell their children of their pieces.
 
+use pantala_core::PieceIndex;
 use pantala_window::{Event, ParentId};
 
 use crate::{
@@ -26,7 +27,8 @@ impl World {
     pub(crate) fn spread_news(&mut self, s: Index) {
         let seat = &mut self.seats[s as usize];
         seat.news_due = false;
-        let news = std::mem::take(&mut seat.news);
+        let mut news = std::mem::take(&mut seat.news);
+        gather(&mut news);
         let children = std::mem::take(&mut seat.children);
         for &at in &children {
             let link = &mut self.links[at as usize];
@@ -91,4 +93,37 @@ impl World {
         }
         self.drain(child);
     }
+}
+
+/// Says the same with fewer words: pieces in a row are one, and of what is held nobody need hear that
+/// it is being received. Only where nothing was lost, for there the order matters.
+fn gather(news: &mut Vec<News>) {
+    if news.len() < 2 || news.iter().any(|news| matches!(news, News::Lost(_))) {
+        return;
+    }
+    let mut holds: Vec<(u32, u32)> = Vec::new();
+    for news in news.iter() {
+        if let News::Holds(first, count) = news {
+            holds.push((first.get(), first.get() + count));
+        }
+    }
+    holds.sort_unstable();
+    holds.dedup_by(|next, run| {
+        let meets = next.0 <= run.1;
+        if meets {
+            run.1 = run.1.max(next.1);
+        }
+        meets
+    });
+    news.retain(|news| match news {
+        News::Receiving(piece) => {
+            let piece = piece.get();
+            !holds
+                .iter()
+                .any(|&(first, end)| first <= piece && piece < end)
+        }
+        _ => false,
+    });
+    let runs = holds.iter();
+    news.extend(runs.map(|&(first, end)| News::Holds(PieceIndex::new(first), end - first)));
 }

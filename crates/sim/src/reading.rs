@@ -196,23 +196,39 @@ impl World {
                 .is_some_and(|(first, end)| first <= piece && end.is_none_or(|end| piece < end))
     }
 
-    /// Evicts what the cache has no room for, but nothing that a window or a child needs.
-    pub(crate) fn make_room(&mut self, host: Index) {
+    /// Makes room for so many bytes: evicts what no window needs; what a child waits for goes after all
+    /// else, and what it is being sent last.
+    pub(crate) fn make_room(&mut self, host: Index, bytes: u64) {
         let class = self.hosts[host as usize].class as usize;
         let Some(cache) = self.scenario.classes[class].cache else {
             return;
         };
+        if self.hosts[host as usize].used + bytes <= cache {
+            return;
+        }
         // What its windows need no more they must have said.
         for at in 0..self.hosts[host as usize].seats.len() {
             self.drain(self.hosts[host as usize].seats[at].1);
         }
-        while self.hosts[host as usize].used > cache {
-            let used = |task, piece| {
-                let seat = self.seat_of(host, index_of_task(task));
-                let waiting = seat.map(|seat| &self.seats[seat as usize].waiting);
-                waiting.is_some_and(|waiting| waiting.iter().any(|(waits, _)| *waits == piece))
+        while self.hosts[host as usize].used + bytes > cache {
+            let claimed = |task, piece, begun: bool| {
+                let Some(seat) = self.seat_of(host, index_of_task(task)) else {
+                    return false;
+                };
+                let waiting = self.seats[seat as usize].waiting.iter();
+                let sent = |link: Index| {
+                    let want = self.links[link as usize].wants.get(piece);
+                    want.is_some_and(|want| want.sent > 0)
+                };
+                waiting
+                    .filter(|(waits, _)| *waits == piece)
+                    .any(|&(_, link)| !begun || sent(link))
             };
-            let candidate = self.hosts[host as usize].cache.candidate(used);
+            let cache = &self.hosts[host as usize].cache;
+            let candidate = cache
+                .candidate(|task, piece| claimed(task, piece, false))
+                .or_else(|| cache.candidate(|task, piece| claimed(task, piece, true)))
+                .or_else(|| cache.candidate(|_, _| false));
             let Some((task, piece)) = candidate else {
                 return;
             };
@@ -234,6 +250,8 @@ impl World {
         self.hosts[host as usize].used -= size;
         self.announce(s, News::Lost(piece));
         self.flush_have(s);
+        // A window may want it again; if not, who waits for it asks elsewhere.
+        self.refuse_hopeless(s);
         self.tell(s, Event::Evicted { piece });
         let seat = &self.seats[s as usize];
         let idle = seat.readers.is_empty() && seat.opening.is_empty() && seat.flights.is_empty();

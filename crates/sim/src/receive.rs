@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A block has come in full.
+    /// A piece's last block has come in full.
     pub(crate) fn whole(
         &mut self,
         at: Index,
@@ -153,7 +153,11 @@ impl World {
         if !self.seats[s as usize].flights.contains(piece) {
             let size = self.geometry(s).size(piece);
             let host = self.seats[s as usize].host;
-            self.hosts[host as usize].used += size;
+            self.make_room(host, size);
+            let host = &mut self.hosts[host as usize];
+            host.used += size;
+            let report = &mut self.visits[host.visit as usize].report;
+            report.memory_most = report.memory_most.max(host.used);
             self.seats[s as usize]
                 .flights
                 .insert(piece, InFlight::default());
@@ -239,7 +243,6 @@ impl World {
         self.announce(s, News::Holds(piece, 1));
         self.hint(s, Event::Sealed { piece });
         self.read(s);
-        self.make_room(host);
     }
 }
 

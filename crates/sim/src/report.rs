@@ -54,6 +54,8 @@ pub struct PeerReport {
     pub sent: u64,
     /// The most pieces asked for at once.
     pub asked_most: usize,
+    /// The most bytes of pieces that its host held and received at once.
+    pub memory_most: u64,
     /// It was killed or frozen.
     pub lost: bool,
 }

@@ -17,6 +17,8 @@ pub(crate) struct Lease {
     pub progressed: Time,
     /// Its holder's reader has no room: whoever wants it may have it.
     pub offered: bool,
+    /// What comes under it is for its holder alone, who is not believed: to others it is no lease.
+    pub alone: bool,
 }
 
 /// How long a holder that lives says nothing at most: twice the pause between two of its pulses.
@@ -46,7 +48,15 @@ impl Leases {
     }
 
     pub fn holder(&self, piece: PieceIndex) -> Option<&Lease> {
-        self.list.iter().find(|lease| lease.covers(piece))
+        let mut list = self.list.iter().filter(|lease| !lease.alone);
+        list.find(|lease| lease.covers(piece))
+    }
+
+    /// Where a piece is leased to several, who got bytes last.
+    pub fn liveliest(&self, piece: PieceIndex) -> Option<&Lease> {
+        let list = self.list.iter().filter(|lease| !lease.alone);
+        let covers = list.filter(|lease| lease.covers(piece));
+        covers.max_by_key(|lease| lease.progressed)
     }
 
     pub fn holds(&self, peer: PeerId, piece: PieceIndex) -> bool {
@@ -63,7 +73,7 @@ impl Leases {
     pub fn next_from(&self, from: PieceIndex) -> Option<PieceIndex> {
         self.list
             .iter()
-            .filter(|lease| lease.end.is_none_or(|end| end > from))
+            .filter(|lease| !lease.alone && lease.end.is_none_or(|end| end > from))
             .map(|lease| lease.first.max(from))
             .min()
     }
@@ -77,7 +87,23 @@ impl Leases {
             hush: HUSH,
             progressed: now,
             offered: false,
+            alone: false,
         });
+    }
+
+    /// One piece for a peer that is not believed: nobody else is kept from it.
+    pub fn grant_alone(&mut self, holder: PeerId, piece: PieceIndex, now: Time) {
+        self.grant(holder, piece, Some(piece.next()), now);
+        if let Some(lease) = self.list.last_mut() {
+            lease.alone = true;
+        }
+    }
+
+    /// A peer that was not believed is.
+    pub fn believe(&mut self, holder: PeerId) {
+        for lease in self.list.iter_mut().filter(|lease| lease.holder == holder) {
+            lease.alone = false;
+        }
     }
 
     /// The holder is heard of; with bytes it also makes progress.

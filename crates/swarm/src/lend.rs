@@ -15,6 +15,16 @@ const LAST_RESORT: u32 = 4;
 /// How long a peer that gave a lease back gets no new one of its own accord.
 const RETURN_REST: Duration = Duration::from_secs(2);
 
+/// What a peer lacks a source for.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    piece: PieceIndex,
+    /// Somebody was asked for it and does not deliver.
+    late: bool,
+    /// It has asked so often that it may ask the origin.
+    desperate: bool,
+}
+
 impl Task {
     /// The first lease, for who learned the metadata.
     pub(crate) fn grant_first(
@@ -54,7 +64,7 @@ impl Task {
         self.members
             .iter()
             .filter(|(id, member)| **id != not && !member.reader_bound && rested(member))
-            .filter(|(_, member)| member.withheld.is_none())
+            .filter(|(_, member)| member.withheld.is_none() && !member.mute)
             .filter(|(_, member)| member.position <= piece && self.geometry.has(member.position))
             .max_by_key(|(id, member)| {
                 (
@@ -126,16 +136,16 @@ impl Task {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        // A peer asks for other pieces in between, not late: those are no end of its trouble.
-        if late {
-            let times = if member.asked.0 == piece {
-                member.asked.1
-            } else {
-                0
-            };
-            member.asked = (piece, times + 1);
+        // A peer asks for other pieces in between, not late: those are no end of its trouble. One that
+        // it asks for again and again, though told who has it, is: nobody of those can be reached.
+        let over = member.asked.0 < member.position || member.held.contains(member.asked.0);
+        if member.asked.0 != piece && (late || over || member.asked.1 == 0) {
+            member.asked = (piece, 0);
+            member.near = 0;
         }
-        let desperate = late && member.asked.1 >= LAST_RESORT;
+        member.asked.1 += u32::from(member.asked.0 == piece);
+        let times = if late { LAST_RESORT } else { LAST_RESORT + 1 };
+        let desperate = member.asked.0 == piece && member.asked.1 >= times;
         if self.leases.holds(peer, piece) {
             return;
         }
@@ -144,7 +154,7 @@ impl Task {
             self.force(peer, piece, now, out);
             return;
         }
-        if let Some(lease) = self.leases.holder(piece).cloned() {
+        if let Some(lease) = self.leases.liveliest(piece).cloned() {
             if lease.offered && now.since(lease.alive) <= config.lease_timeout {
                 self.end_lease(lease.holder, piece, lease.end, out);
                 self.leases.give_back(lease.holder, piece, lease.end);
@@ -160,28 +170,108 @@ impl Task {
             }
         } else if self.copies(piece) == 0 {
             self.grant(peer, piece, config, now, out);
-        } else if desperate {
-            self.force(peer, piece, now, out);
         } else {
-            let own = self.members.get(&peer).map(|member| member.place.clone());
-            let own = own.unwrap_or_default();
-            let mut holders: Vec<(usize, usize, PeerId)> = self
-                .members
-                .iter()
-                .filter(|(id, member)| **id != peer && member.held.contains(piece))
-                .filter(|(_, member)| now >= member.demoted_until || late)
-                .map(|(&id, member)| (own.distance(&member.place), self.trees.load(id), id))
-                .collect();
-            holders.sort_unstable();
-            let holders: Vec<PeerId> = holders.into_iter().take(2).map(|(_, _, id)| id).collect();
-            self.introduce(peer, &holders, config, out);
+            let need = Need {
+                piece,
+                late,
+                desperate,
+            };
+            self.refer(peer, need, config, now, out);
         }
+    }
+
+    /// Tells a peer who has a piece: the nearest, but before those in another group whoever brings its
+    /// own group what it lacks: a group takes each piece in once. Where nothing of that helps the peer
+    /// asks the origin.
+    fn refer(&mut self, peer: PeerId, need: Need, config: &Config, now: Time, out: Out<'_>) {
+        let Need {
+            piece,
+            late,
+            desperate,
+        } = need;
+        let Some(member) = self.members.get(&peer) else {
+            return;
+        };
+        let own = &member.place;
+        let mut holders: Vec<(usize, usize, PeerId)> = self
+            .members
+            .iter()
+            .filter(|(id, member)| **id != peer && member.held.contains(piece))
+            .filter(|(_, member)| now >= member.demoted_until || late)
+            .map(|(&id, member)| (own.distance(&member.place), self.trees.load(id), id))
+            .collect();
+        holders.sort_unstable();
+        let nearest = holders.first().map_or(0, |holder| holder.0);
+        let ways_in = match nearest {
+            0 => Vec::new(),
+            _ => self.ways_in(peer, piece),
+        };
+        let times = member.asked.1;
+        let told = &member.told;
+        let knows = |id: PeerId| {
+            let preferred = told.preferred.iter().flatten();
+            preferred.chain(&told.others).any(|addr| addr.id == id)
+        };
+        // Somebody near may have got it since it asked last: then it comes. It is told of that one, and
+        // of who brings pieces from afar.
+        let near = holders.iter().take_while(|holder| holder.0 == 0);
+        let count = near.clone().count();
+        let one_more = count > member.near && near.clone().any(|holder| !knows(holder.2));
+        let comes = !ways_in.is_empty() && times < LAST_RESORT * 2;
+        if desperate && !one_more && !comes {
+            self.force(peer, piece, now, out);
+            return;
+        }
+        let to: Vec<PeerId> = match ways_in.is_empty() {
+            false => ways_in,
+            true if one_more => {
+                let new = near.filter(|holder| !knows(holder.2));
+                new.map(|holder| holder.2).collect()
+            }
+            true => holders.into_iter().map(|holder| holder.2).collect(),
+        };
+        let to: Vec<PeerId> = to.into_iter().take(2).collect();
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.near = count;
+        }
+        self.introduce(peer, &to, config, out);
+    }
+
+    /// Who of a peer's group gets pieces from outside of it, so that the others need not.
+    fn ways_in(&self, peer: PeerId, piece: PieceIndex) -> Vec<PeerId> {
+        let Some(member) = self.members.get(&peer) else {
+            return Vec::new();
+        };
+        let brings = |id: &PeerId| {
+            self.members.get(id).is_some_and(|member| {
+                let will = member.held.contains(piece) || member.position <= piece;
+                let honest = member.withheld.is_none() && !member.mute;
+                will && honest && !self.trees.barred(*id)
+            })
+        };
+        for group in member.place.named() {
+            let mut entries: Vec<PeerId> = self.trees.entries(group).collect();
+            // It is the way in itself.
+            if entries.contains(&peer) {
+                return Vec::new();
+            }
+            entries.sort_unstable();
+            entries.dedup();
+            entries.retain(brings);
+            if !entries.is_empty() {
+                return entries;
+            }
+        }
+        Vec::new()
     }
 
     /// One piece from the origin, though others have it: they did not deliver.
     pub(crate) fn force(&mut self, peer: PeerId, piece: PieceIndex, now: Time, out: Out<'_>) {
         let end = Some(piece.next());
-        self.leases.grant(peer, piece, end, now);
+        match self.is_honest(peer) {
+            true => self.leases.grant(peer, piece, end, now),
+            false => self.leases.grant_alone(peer, piece, now),
+        }
         out.push(Output {
             to: peer,
             message: ToPeer::Lease {
@@ -252,10 +342,13 @@ impl Task {
         if self.members.len() < 2 {
             return;
         }
+        let leases = self.leases.take_all(from);
         if let Some(member) = self.members.get_mut(&from) {
             member.strike(now);
+            let silent = |alive: Time| now.since(alive) > config.lease_timeout;
+            member.mute = leases.iter().any(|lease| silent(lease.alive));
         }
-        for lease in self.leases.take_all(from) {
+        for lease in leases {
             self.moved += 1;
             let first = lease.first;
             self.end_lease(from, first, lease.end, out);

@@ -25,6 +25,11 @@ const BEHIND: u32 = 2;
 const SLOW: f64 = 0.5;
 /// How long a slow member stays a leaf at least.
 const REST: Duration = Duration::from_millis(500);
+/// Members that are moved from a crowded uplink at once.
+const CROWDED: usize = 4;
+/// How long between two looks, for each member: looking at one costs a microsecond or two, and a
+/// large swarm must not take a processor for it.
+const LOOK: Duration = Duration::from_micros(5);
 
 /// How a member gets on.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +64,11 @@ impl Pace {
     fn rate(&self, now: Time) -> f64 {
         let took = now.since(self.before.0).as_secs_f64().max(0.02);
         f64::from(self.gained.saturating_sub(self.before.1)) / took
+    }
+
+    /// It has other parents now: what it lacks of what those have is no fault of its own yet.
+    pub fn moved(&mut self) {
+        self.behind = None;
     }
 
     fn advance(&mut self, front: u32) {
@@ -105,6 +115,10 @@ impl Member {
 impl Task {
     /// Looks how everybody gets on, and makes leaves of those that do not keep up.
     pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        if now < self.looked + LOOK * self.members.len() as u32 {
+            return;
+        }
+        self.looked = now;
         let bound = self.bound();
         // By group: how many are in it, and how quick the quickest is.
         let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();
@@ -122,7 +136,7 @@ impl Task {
                 member.pace.mark = (now, member.pace.gained);
             }
         }
-        let (mut slow, mut well) = (Vec::new(), Vec::new());
+        let (mut slow, mut well, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
         let ids: Vec<PeerId> = self.members.keys().copied().collect();
         for peer in ids {
             let parents = self.trees.parents(peer);
@@ -141,17 +155,23 @@ impl Task {
             } else if member.pace.behind.is_none() {
                 member.pace.behind = Some((now, member.pace.gained));
             }
-            // Who shares an uplink with more than it is meant for is behind for that.
-            let shared = parents
-                .iter()
-                .flatten()
-                .any(|&id| self.trees.is_overloaded(id));
+            // Who shares an uplink with more than it is meant for gets its part of it.
+            let mut part: f64 = 1.0;
+            for (stripe, parent) in (0..).zip(parents) {
+                let Some(parent) = *parent else {
+                    continue;
+                };
+                part = part.min(self.trees.part(parent, stripe));
+                if crowded.len() < CROWDED && self.trees.is_crowded(parent, stripe) {
+                    crowded.push((peer, stripe));
+                }
+            }
             let keeps_up = member.pace.behind.is_none()
                 && !member.reader_bound
                 && pace > 0.0
                 && member.pace.rate(now) >= SLOW * pace;
             match member.pace.barred {
-                None if member.pace.is_slow(pace, now) && !shared => slow.push(peer),
+                None if member.pace.is_slow(pace * part, now) => slow.push(peer),
                 Some(since) if keeps_up && now.since(since) > REST => well.push(peer),
                 _ => {}
             }
@@ -165,6 +185,20 @@ impl Task {
         for peer in slow {
             self.clear_way(peer, config, now, out);
         }
+        self.spread(&crowded, config, now, out);
+    }
+
+    /// Who shares an uplink with more than it is meant for goes elsewhere as soon as there is room:
+    /// else it is slow for good, and all below it.
+    fn spread(&mut self, crowded: &[(PeerId, u32)], config: &Config, now: Time, out: Out<'_>) {
+        for &(peer, stripe) in crowded {
+            let parent = self.trees.parent(peer, stripe);
+            let still = parent.is_some_and(|parent| self.trees.is_crowded(parent, stripe));
+            if still && self.trees.spare(stripe) {
+                self.attach(peer, stripe, None, now);
+            }
+        }
+        self.tell_parents(config, None, out);
     }
 
     /// How quick a member should be: as the quickest of all, but where it is fed from afar as the

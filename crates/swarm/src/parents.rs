@@ -110,6 +110,7 @@ impl Task {
                 continue;
             };
             member.told = parents.clone();
+            member.pace.moved();
             if quiet != Some(peer) {
                 out.push(Output {
                     to: peer,
@@ -289,7 +290,7 @@ fn fit(
     let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
         return Fit::Badly;
     };
-    if now < parent.demoted_until || parent.reader_bound {
+    if now < parent.demoted_until || parent.reader_bound || parent.mute {
         return Fit::Badly;
     }
     let position = child.position;

@@ -166,7 +166,23 @@ impl Swarm {
         self.outputs.push_back(Output { to, message });
     }
 
+    /// Something was heard of a peer about a task.
+    fn heard(&mut self, peer: PeerId, message: &FromPeer) {
+        let (FromPeer::Have { task, .. }
+        | FromPeer::Sealed { task, .. }
+        | FromPeer::AskLease { task, .. }
+        | FromPeer::Pulse { task, .. }) = message
+        else {
+            return;
+        };
+        let task = self.tasks.get_mut(task);
+        if let Some(member) = task.and_then(|task| task.members.get_mut(&peer)) {
+            member.mute = false;
+        }
+    }
+
     pub(crate) fn message(&mut self, peer: PeerId, message: FromPeer) {
+        self.heard(peer, &message);
         match message {
             FromPeer::Register(register) => self.register(peer, register),
             FromPeer::Resume(resume) => self.resume(peer, resume),

@@ -30,6 +30,8 @@ pub(crate) struct Task {
     pub(crate) fresh_from: Option<PeerId>,
     /// No digests are told before.
     pub(crate) quiet_until: Time,
+    /// When it was last looked how its members get on.
+    pub(crate) looked: Time,
     /// When something was last heard of it.
     pub(crate) heard: Time,
     pub(crate) empty_since: Option<Time>,
@@ -55,10 +57,14 @@ pub(crate) struct Member {
     /// What it says it holds, while it is not believed: it sent wrong bytes.
     pub(crate) withheld: Option<PieceSet>,
     pub(crate) demoted_until: Time,
+    /// It lost a lease for saying nothing, and has said nothing since: it gets no other.
+    pub(crate) mute: bool,
     /// When it last gave a lease back that its reader had no room for.
     pub(crate) returned: Option<Time>,
     /// The late piece it asked for last, and how often in a row.
     pub(crate) asked: (PieceIndex, u32),
+    /// How many near it held that piece when it was last told of some.
+    pub(crate) near: usize,
     pub(crate) told: Parents,
 }
 
@@ -102,6 +108,7 @@ impl Task {
             fresh: Vec::new(),
             fresh_from: None,
             quiet_until: Time::ZERO,
+            looked: Time::ZERO,
             heard: Time::ZERO,
             empty_since: None,
             moved: 0,
@@ -348,10 +355,13 @@ impl Task {
         if !self.leases.holds(peer, piece) && self.digests.contains_key(&piece) {
             return;
         }
-        if !self.in_bounds(piece) || !self.is_honest(peer) {
+        if !self.in_bounds(piece) {
             return;
         }
         self.leases.came(peer, piece, now);
+        if !self.is_honest(peer) {
+            return;
+        }
         // Else its holder would be taken for stalled for ever.
         self.leases.drop_past(PieceIndex::new(self.bound()));
         // It holds the piece, though its next word on what it holds is still to come: otherwise
@@ -455,8 +465,10 @@ impl Member {
             suspected: None,
             withheld: None,
             demoted_until: Time::ZERO,
+            mute: false,
             returned: None,
             asked: (PieceIndex::new(u32::MAX), 0),
+            near: 0,
             told: Parents::default(),
         }
     }

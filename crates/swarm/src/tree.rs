@@ -176,12 +176,56 @@ impl Trees {
         self.nodes.get(&peer).is_some_and(|node| node.barred)
     }
 
-    /// Whether it feeds more than it has slots for, in some stripe.
-    pub fn is_overloaded(&self, peer: PeerId) -> bool {
-        self.nodes.get(&peer).is_some_and(|node| {
-            (0..self.stripes)
-                .any(|stripe| node.down[stripe as usize].len() > self.slots(peer, node, stripe))
+    /// What part of what it is meant to get in a stripe a child of a peer does, where that feeds more
+    /// than it has slots for.
+    pub fn part(&self, peer: PeerId, stripe: u32) -> f64 {
+        self.nodes.get(&peer).map_or(1.0, |node| {
+            let slots = self.slots(peer, node, stripe).max(1);
+            let fed = node.down[stripe as usize].len().max(slots);
+            slots as f64 / fed as f64
         })
+    }
+
+    /// Whether it feeds more than it has slots for, those that take none not counted.
+    pub fn is_crowded(&self, peer: PeerId, stripe: u32) -> bool {
+        let crowded =
+            |node: &Node| self.taken(node, stripe) > self.slots(peer, node, stripe).max(1);
+        self.nodes.get(&peer).is_some_and(crowded)
+    }
+
+    /// Whether a slot is open in a stripe, or could be made: an inner node of another stripe that has
+    /// one to spare there becomes a link of a chain, which has one in each.
+    pub fn spare(&mut self, stripe: u32) -> bool {
+        let attached = |shelf: &Shelf| shelf.of(ALL).next().is_some_and(|key| key.0 < ADRIFT);
+        if attached(&self.open[stripe as usize]) {
+            return true;
+        }
+        let others = (0..self.stripes).filter(|&other| other != stripe);
+        let found = others.clone().find_map(|other| {
+            let mut open = self.open[other as usize].of(ALL).take(LOOKS);
+            open.find_map(|(depth, _, id)| {
+                let node = self.nodes.get(&id)?;
+                let may = node.inner == Some(other)
+                    && node.down[other as usize].len() < self.stripes as usize
+                    && depth < ADRIFT
+                    && self.root != Some(id);
+                (may && self.stripes == 2).then_some(id)
+            })
+        });
+        let Some(peer) = found else {
+            return false;
+        };
+        let Some(node) = self.nodes.get_mut(&peer) else {
+            return false;
+        };
+        if let Some(inner) = node.inner.take() {
+            let place = node.place.clone();
+            self.count_inner(&place, inner, false);
+        }
+        for stripe in 0..self.stripes {
+            self.reopen(peer, stripe);
+        }
+        true
     }
 
     /// Whether a newcomer should be a link of a chain: above the first open slot there are not too
@@ -314,6 +358,12 @@ impl Trees {
     /// Who is in a group; `None` for the group of all, and where nobody is.
     pub fn group(&self, group: Group) -> Option<&BTreeSet<PeerId>> {
         self.groups.get(&group)
+    }
+
+    /// Who of a group is fed by somebody outside of it; once a stripe.
+    pub fn entries(&self, group: Group) -> impl Iterator<Item = PeerId> + '_ {
+        let stripes = self.astray.iter();
+        stripes.flat_map(move |shelf| shelf.of(group).map(|(_, _, id)| id))
     }
 
     /// Whether a peer is in a group.

@@ -143,6 +143,7 @@ impl Task {
                 self.count(piece, true);
             }
         }
+        self.leases.believe(peer);
         self.bar(peer, false, now);
     }
 }

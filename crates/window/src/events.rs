@@ -12,6 +12,8 @@ use crate::{
 
 /// How long a parent is left alone that said it has too much to do.
 const BUSY_REST: Duration = Duration::from_millis(100);
+/// The longest that a piece is taken to need usually.
+const USUAL_MAX: Duration = Duration::from_secs(4);
 
 impl Picker {
     /// Takes an event into the state; says whether there may be something to decide.
@@ -155,16 +157,22 @@ impl Picker {
     /// Whether news of a parent's pieces gives something to decide.
     fn matters(&mut self, id: ParentId, first: PieceIndex, count: u32) -> bool {
         let end = first.get().saturating_add(count);
-        let (mut lacking, mut head) = (false, false);
+        let (mut lacking, mut head, mut news) = (false, false, false);
+        let now = self.now;
         for window in self.readers.values() {
             let (from, to) = (window.base().max(first).get(), window.edge().get().min(end));
             for piece in (from..to).map(PieceIndex::new) {
                 if self.held.contains(piece) {
                     continue;
                 }
-                let Some(work) = self.work.get(&piece) else {
-                    return true;
+                let Some(work) = self.work.get_mut(&piece) else {
+                    news = true;
+                    continue;
                 };
+                let asked = work.attempts.iter_mut().filter(|work| work.parent == id);
+                asked.for_each(|attempt| {
+                    attempt.able.get_or_insert(now);
+                });
                 lacking = true;
                 if piece == window.base() {
                     head = true;
@@ -173,14 +181,16 @@ impl Picker {
                     if self.parents.preferred(piece) == Some(id)
                         && attempts.any(|attempt| attempt.parent != id)
                     {
-                        return true;
+                        news = true;
                     }
                 }
             }
         }
+        if news {
+            return true;
+        }
         // A head piece may only be late sooner than thought.
         self.glance |= head;
-        let now = self.now;
         lacking
             && self
                 .parents
@@ -266,8 +276,10 @@ impl Picker {
             attempt.bytes = bytes;
             attempt.progressed = now;
             let parent = attempt.parent;
+            self.last_byte = now;
             if let Some(parent) = self.parents.known.get_mut(&parent) {
                 parent.outstanding.insert(id, size.saturating_sub(bytes));
+                parent.heard(now);
             }
         }
     }
@@ -287,6 +299,10 @@ impl Picker {
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             parent.delivered(id, bytes, now);
         }
+        // A pause for want of anybody to ask says nothing of how quick our link is.
+        let took = now.since(self.last_came).min(USUAL_MAX);
+        self.usual = self.usual.mul_f64(0.8) + took.mul_f64(0.2);
+        (self.last_came, self.last_byte) = (now, now);
         true
     }
 

@@ -131,9 +131,11 @@ impl Picker {
             {
                 continue;
             }
-            // One after the other: two at once from the same origin make both late.
+            // One after the other: two at once from the same origin make both late. But what a
+            // reader waits for does not wait for what comes after it.
             let near_end = |run: &Run| run.until.get().saturating_sub(run.next.get()) <= 1;
-            if !self.runs.iter().all(near_end) {
+            let head = self.readers.values().any(|window| window.base() == first);
+            if !head && !self.runs.iter().all(near_end) {
                 continue;
             }
             let mut until = first;
@@ -148,7 +150,8 @@ impl Picker {
             if self.runs.iter().any(|run| run.next == first) {
                 continue;
             }
-            if self.runs.len() >= limit && !self.stop_parked() {
+            let full = self.runs.len() >= limit;
+            if full && !self.stop_parked() && !(head && self.stop_ahead(first)) {
                 continue;
             }
             let goal = self.goal(first);
@@ -170,6 +173,19 @@ impl Picker {
                 goal,
             });
         }
+    }
+
+    /// Ends a transfer that is past a piece that a reader waits for.
+    fn stop_ahead(&mut self, piece: PieceIndex) -> bool {
+        let ahead = self.runs.iter().enumerate();
+        let ahead = ahead.filter(|(_, run)| run.next > piece);
+        let Some((at, _)) = ahead.max_by_key(|(_, run)| run.next) else {
+            return false;
+        };
+        let run = self.runs.remove(at);
+        self.actions.push_back(Action::StopRun { run: run.id });
+        self.release_run(&run);
+        true
     }
 
     /// Ends a transfer that waits for its reader to move: who wants something now goes first.

@@ -19,6 +19,10 @@ pub(crate) struct Parent {
     rate: Option<f64>,
     /// When it last completed a piece for us, or became busy.
     busy_since: Time,
+    /// When bytes last came from it while more were to come.
+    heard: Time,
+    /// How long its pauses between bytes are lately.
+    hush: Duration,
     strikes: u32,
     /// Pieces of it that were wrong.
     corrupt: u32,
@@ -41,6 +45,8 @@ impl Parent {
             outstanding: BTreeMap::new(),
             rate: None,
             busy_since: now,
+            heard: now,
+            hush: Duration::ZERO,
             strikes: 0,
             corrupt: 0,
             demoted_since: Time::ZERO,
@@ -89,6 +95,18 @@ impl Parent {
         }
     }
 
+    /// Bytes came from it.
+    pub fn heard(&mut self, now: Time) {
+        let pause = now.since(self.heard.max(self.busy_since));
+        self.hush = self.hush.mul_f64(0.8) + pause.mul_f64(0.2);
+        self.heard = now;
+    }
+
+    /// How long it usually pauses between bytes.
+    pub fn hush(&self) -> Duration {
+        self.hush
+    }
+
     pub fn asked(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
         if self.outstanding.is_empty() {
             self.busy_since = now;
@@ -98,6 +116,7 @@ impl Parent {
 
     /// A request brought all its bytes.
     pub fn delivered(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
+        self.heard(now);
         self.outstanding.remove(&attempt);
         let took = now.since(self.busy_since).as_secs_f64().max(1e-4);
         let rate = bytes as f64 / took;

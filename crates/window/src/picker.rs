@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use pantala_core::{PieceIndex, PieceSet, Time};
 
@@ -41,6 +44,12 @@ pub struct Picker {
     pub(crate) tried: PieceSet,
     /// Second requests that may be made: what did not help is not done often.
     pub(crate) hedges: HedgeCredit,
+    /// How long a piece usually takes to come after the one before, from whomever.
+    pub(crate) usual: Duration,
+    /// When the last one came.
+    pub(crate) last_came: Time,
+    /// When bytes last came from any parent.
+    pub(crate) last_byte: Time,
     pub(crate) origin_failures: u32,
     pub(crate) origin_rest_until: Time,
     pub(crate) counter: u64,
@@ -106,6 +115,9 @@ impl Picker {
             desperate: PieceSet::new(),
             tried: PieceSet::new(),
             hedges: HedgeCredit::new(now),
+            usual: Duration::ZERO,
+            last_came: now,
+            last_byte: now,
             origin_failures: 0,
             origin_rest_until: Time::ZERO,
             counter: 0,

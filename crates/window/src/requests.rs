@@ -21,6 +21,13 @@ const ASK_PAUSE_MAX: Duration = Duration::from_secs(2);
 const SLOW: u32 = 4;
 /// How many times the patience is left to a parent that waits for the piece itself.
 const ABOVE: u32 = 3;
+/// How many times its usual pause a parent may pause, if that is more than the patience;
+const HUSHES: u32 = 4;
+/// and up to how many times the patience.
+const PATIENCES: u32 = 8;
+/// How many pieces must come for one more second request, where that is more than a second: what is
+/// got twice stays a small part.
+const PIECES_A_HEDGE: u32 = 10;
 
 /// A wanted piece without a source, or whose source does not deliver.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +39,7 @@ pub(crate) struct Ask {
 }
 
 /// How many second requests may be made. One that was faster than the first earns more than it
-/// cost, one that was not is lost; one comes back every second. So a peer whose own link is the
+/// cost, one that was not is lost; one comes back every second, or every ten pieces. So a peer whose own link is the
 /// slow part does not fill it with what it gets twice.
 #[derive(Debug)]
 pub(crate) struct HedgeCredit {
@@ -41,6 +48,8 @@ pub(crate) struct HedgeCredit {
 }
 
 const CREDIT_MAX: f64 = 4.0;
+/// How long until one comes back, at least.
+const BACK: Duration = Duration::from_secs(1);
 
 impl HedgeCredit {
     pub fn new(now: Time) -> Self {
@@ -50,8 +59,10 @@ impl HedgeCredit {
         }
     }
 
-    fn take(&mut self, now: Time) -> bool {
-        let back = now.since(self.at).as_secs_f64();
+    /// Takes one if there is one; `usual` is how long a piece takes to come.
+    fn take(&mut self, usual: Duration, now: Time) -> bool {
+        let one = (usual * PIECES_A_HEDGE).max(BACK);
+        let back = now.since(self.at).as_secs_f64() / one.as_secs_f64();
         self.left = self.left.max((self.left + back).min(1.0));
         self.at = now;
         let may = self.left >= 1.0;
@@ -198,8 +209,10 @@ impl Picker {
         let attempt = AttemptId(self.counter);
         let now = self.now;
         let size = self.piece_size;
+        let mut able = None;
         if let Some(parent) = self.parents.known.get_mut(&parent) {
             parent.asked(attempt, size, now);
+            able = parent.has(piece).then_some(now);
         }
         self.attempts.insert(attempt, piece);
         self.work.entry(piece).or_default().attempts.push(Attempt {
@@ -207,6 +220,7 @@ impl Picker {
             parent,
             bytes: 0,
             progressed: now,
+            able,
             complete: false,
             hedge,
         });
@@ -259,13 +273,29 @@ impl Picker {
         if work.run.is_some() || work.attempts.is_empty() {
             return None;
         }
+        // A parent's time runs from when it had the piece: far down a tree it comes later, and is not
+        // late for that.
+        let able = work.attempts.iter().filter_map(|attempt| attempt.able);
+        let since = able.max().map_or(since, |able| able.max(since));
         let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
         // Whoever waits for it himself is not what is slow: who is gets the time to be found.
         let above = work.attempts.iter().all(|attempt| {
             let parent = self.parents.known.get(&attempt.parent);
             !attempt.complete && parent.is_some_and(|parent| !parent.has(piece))
         });
-        let patience = self.config.patience * if above { ABOVE } else { 1 };
+        let usual = work.attempts.iter().map(|attempt| {
+            let parent = self.parents.known.get(&attempt.parent);
+            parent.map_or(Duration::ZERO, Parent::hush)
+        });
+        // Who shares a narrow link with others sends in turns: its pauses are learned.
+        let usual = usual.max().unwrap_or_default() * HUSHES;
+        let most = self.config.patience * PATIENCES;
+        let patience = self.config.patience.max(usual.min(most));
+        let patience = if above {
+            patience.max(self.config.patience * ABOVE)
+        } else {
+            patience
+        };
         let stalled_at = progressed.unwrap_or(since).max(since) + patience;
         // Bytes trickle in, and somebody else has them all.
         let slow_at = since + self.config.patience * SLOW;
@@ -312,7 +342,9 @@ impl Picker {
             .then(|| self.parents.second(piece, self.piece_size, &asked, now))
             .flatten();
         if let Some(second) = second {
-            if !self.hedges.take(now) {
+            // Where nothing comes at all it is not our own link.
+            let idle = now.since(self.last_byte) >= self.config.patience * SLOW;
+            if !self.hedges.take(self.usual, now) && !idle {
                 // Asking twice has not helped lately: it is our own link that is slow.
                 return;
             }

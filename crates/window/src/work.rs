@@ -22,6 +22,8 @@ pub(crate) struct Attempt {
     pub bytes: u64,
     /// When bytes last came, or it was asked.
     pub progressed: Time,
+    /// Since when its parent has had the beginning of the piece: who waits for it itself is not late.
+    pub able: Option<Time>,
     /// All bytes are there; the verdict on them is not.
     pub complete: bool,
     /// The piece was asked of somebody else before.
