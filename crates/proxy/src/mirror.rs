@@ -21,7 +21,10 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Reply {
     let uri = request.uri();
-    let Some(destination) = context.upstreams.find(uri.path(), uri.query()) else {
+    // A mirror that leads anywhere is a proxy: where that has users, others get what is mirrored.
+    let anywhere = client.is_here() || context.users.is_open();
+    let found = context.upstreams.find(uri.path(), uri.query(), anywhere);
+    let Some(destination) = found else {
         return nobody(uri.path());
     };
     if context.upstreams.is_guarded(&destination.url) && !client.is_here() {

@@ -56,9 +56,10 @@ impl Upstreams {
         Self { mirror, named }
     }
 
-    /// Where a request for `path`, which begins with `/v2`, goes. `None` when nobody says which
-    /// registry is meant.
-    pub fn find(&self, path: &str, query: Option<&str>) -> Option<Destination> {
+    /// Where a request for `path`, which begins with `/v2`, goes; with `anywhere` also to
+    /// registries of which nobody here has said anything. `None` when none is meant.
+    pub fn find(&self, path: &str, query: Option<&str>, anywhere: bool) -> Option<Destination> {
+        let by_name = |name: &str| anywhere.then(|| by_name(name)).flatten();
         let (ns, rest) = without_ns(query);
         if let Some(ns) = &ns {
             let base = self
@@ -201,7 +202,7 @@ mod tests {
     }
 
     fn goes(upstreams: &Upstreams, path: &str, query: Option<&str>) -> Option<String> {
-        let found = upstreams.find(path, query)?;
+        let found = upstreams.find(path, query, true)?;
         Some(found.url.to_string())
     }
 
@@ -291,6 +292,7 @@ mod tests {
     #[test]
     fn one_mirror_alone_stands_for_every_name() {
         let one = upstreams(Some("http://registry.example:5000"), &[]);
+        assert!(one.find("/v2/", Some("ns=hub.example"), false).is_some());
         let url = Some("http://registry.example:5000/v2/".to_owned());
         assert_eq!(goes(&one, "/v2/", Some("ns=hub.example")), url);
         assert_eq!(goes(&one, "/v2/", None), url);
@@ -304,6 +306,9 @@ mod tests {
             Some("https://hub.example/v2/a/tags/list")
         );
         assert_eq!(goes(&none, "/v2/a/tags/list", None), None);
+        // Unless whoever asks may not go anywhere.
+        assert_eq!(none.find("/v2/hub.example/a/tags/list", None, false), None);
+        assert_eq!(none.find("/v2/a/b", Some("ns=hub.example"), false), None);
         assert_eq!(goes(&none, "/v2/", None), None);
     }
 
