@@ -139,7 +139,9 @@ impl Task {
         // A peer asks for other pieces in between, not late: those are no end of its trouble. One that
         // it asks for again and again, though told who has it, is: nobody of those can be reached.
         let over = member.asked.0 < member.position || member.held.contains(member.asked.0);
-        if member.asked.0 != piece && (late || over || member.asked.1 == 0) {
+        // Of several that it asks for by turns the first is its trouble.
+        let first = late && piece < member.asked.0;
+        if member.asked.0 != piece && (first || over || member.asked.1 == 0) {
             member.asked = (piece, 0);
             member.near = 0;
         }
