@@ -121,6 +121,9 @@ pub enum FromPeer {
         lost: Vec<PieceRun>,
         /// The piece its reader needs next.
         position: PieceIndex,
+        /// Bytes there of pieces that are not complete: how quick a peer is shows long before its
+        /// first piece is.
+        in_flight: u64,
         /// Its reader takes more slowly than the network brings.
         reader_bound: bool,
     },

@@ -6,7 +6,7 @@ mod readers;
 mod supernode;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use pantala_core::{
     control::{Copies, FromPeer, Known, Parents, PeerAddr, PieceRun, Resume, ToPeer, Trouble},
 };
 use pantala_origin::{OriginBody, OriginClient};
-use pantala_store::{Change, PieceBuffer, PieceWriter, Store};
+use pantala_store::{Change, PieceBuffer, PieceWriter, Slot, Store, TaskPieces};
 use pantala_window::{Action, AttemptId, Class, Event, Failure, ParentId, Picker, ReaderId, RunId};
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -72,6 +72,7 @@ pub(crate) struct Driver {
     /// Requests that were refused because their parent has too much to do.
     busy: Vec<(AttemptId, Option<PieceWriter>)>,
     counter: u64,
+    progress_at: Instant,
     pulse_at: Instant,
     pulse_bytes: u64,
     bound_since: Option<Instant>,
@@ -144,7 +145,7 @@ struct Assumed {
     until: Instant,
 }
 
-/// How often a request's progress is told to the brain.
+/// How often a request's progress is told to the brain, and how far pieces are to the supernode.
 const PROGRESS: Duration = Duration::from_millis(50);
 /// How often a lease holder says that it lives: one that has fallen silent is found out by that.
 const PULSE: Duration = Duration::from_millis(100);
@@ -194,6 +195,7 @@ impl Driver {
             sourceless: None,
             busy: Vec::new(),
             counter: 0,
+            progress_at: Instant::now() + PROGRESS,
             pulse_at: Instant::now() + PULSE,
             pulse_bytes: 0,
             bound_since: None,
@@ -261,6 +263,8 @@ impl Driver {
         }
         let planned = match self.picker.planned() {
             Some((first, end)) => Planned::Pieces(first, end),
+            // Its first reader is about to come: children that were quicker must not be turned away.
+            None if self.last_source.is_none() => Planned::Unknown,
             None => Planned::Nothing,
         };
         {
@@ -271,7 +275,13 @@ impl Driver {
                 self.handle.pieces.wake();
             }
         }
-        if let Some(have) = self.announcer.take(Instant::now()) {
+        let now = Instant::now();
+        if self.announcer.due().is_some_and(|due| due <= now) {
+            // What was just sealed is no longer on its way: it must not be missing in both.
+            self.hear_news();
+        }
+        let in_flight = || readers::in_flight(&self.attempts, &self.runs, &self.handle.pieces);
+        if let Some(have) = self.announcer.take(now, in_flight) {
             self.say(have);
         }
     }
@@ -296,7 +306,8 @@ impl Driver {
         );
         sooner(self.announcer.due());
         sooner(self.pause_until);
-        sooner((!self.attempts.is_empty()).then(|| Instant::now() + PROGRESS));
+        let receives = !self.attempts.is_empty() || !self.runs.is_empty();
+        sooner(receives.then_some(self.progress_at));
         sooner((!self.runs.is_empty()).then_some(self.pulse_at));
         sooner(
             self.links

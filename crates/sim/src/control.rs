@@ -14,6 +14,9 @@ use crate::{
 };
 
 const PULSE: Nanos = 100_000_000;
+/// How long, and how many times less often afterwards, a peer says how far unfinished pieces are.
+const EARLY: Nanos = 1_000_000_000;
+const LATER: Nanos = 2;
 
 impl World {
     pub(crate) fn report_to_swarm(&mut self, host: Index, message: FromPeer) {
@@ -295,9 +298,26 @@ impl World {
     }
 
     pub(crate) fn have_soon(&mut self, s: Index) {
-        if !std::mem::replace(&mut self.seats[s as usize].have_due, true) {
-            let pause = self.scenario.gather_have.as_nanos() as Nanos;
-            self.after(pause, Happening::Have { seat: s });
+        self.have_within(s, 1);
+    }
+
+    /// The supernode hears what changed after so many times what is usually gathered, if not before.
+    fn have_within(&mut self, s: Index, times: Nanos) {
+        let at = self.now + times * self.scenario.gather_have.as_nanos() as Nanos;
+        let seat = &mut self.seats[s as usize];
+        if at < seat.have_at {
+            seat.have_at = at;
+            self.queue.push(at, Happening::Have { seat: s });
+        }
+    }
+
+    /// A piece begins to come: after a pause the supernode hears of it at once.
+    pub(crate) fn begins(&mut self, s: Index) {
+        let gather = self.scenario.gather_have.as_nanos() as Nanos;
+        let seat = &mut self.seats[s as usize];
+        match seat.have_last {
+            Some(last) if self.now < last + gather => self.have_within(s, 1),
+            _ => self.flush_have(s),
         }
     }
 
@@ -306,7 +326,7 @@ impl World {
         let task = self.task_id(s);
         let end = self.geometry(s).pieces().unwrap_or(0);
         let seat = &mut self.seats[s as usize];
-        seat.have_due = false;
+        seat.have_at = Nanos::MAX;
         if !seat.joined {
             return;
         }
@@ -323,12 +343,25 @@ impl World {
             gained: seat.gained.runs(),
             lost: seat.lost.runs(),
             position,
+            in_flight: seat
+                .flights
+                .iter()
+                .map(|(_, flight)| u64::from(flight.bytes))
+                .sum(),
             reader_bound,
         };
         seat.gained.clear();
         seat.lost.clear();
+        let receives = !seat.flights.is_empty();
+        let first = *seat.have_first.get_or_insert(self.now);
+        seat.have_last = Some(self.now);
         let host = seat.host;
         self.report_to_swarm(host, message);
+        if receives {
+            // How far unfinished pieces are is said as well, less often once it is known how quick it is.
+            let early = self.now - first < EARLY;
+            self.have_within(s, if early { 1 } else { LATER });
+        }
     }
 
     fn pulse_soon(&mut self, s: Index) {

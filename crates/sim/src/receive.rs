@@ -59,6 +59,7 @@ impl World {
         }
         if first {
             self.announce(s, News::Receiving(piece));
+            self.begins(s);
         }
         self.passed_on(s, piece);
         if bytes <= self.scenario.relay {
@@ -133,6 +134,7 @@ impl World {
         flight.bytes = flight.bytes.max(from + bytes);
         if first {
             self.announce(s, News::Receiving(piece));
+            self.begins(s);
         }
         self.passed_on(s, piece);
         if from + bytes == size {

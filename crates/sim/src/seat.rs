@@ -43,7 +43,11 @@ pub(crate) struct Seat {
     /// What its children are to be told.
     pub news: Vec<News>,
     pub news_due: bool,
-    pub have_due: bool,
+    /// When the supernode hears what changed, [`Nanos::MAX`] when nothing did; when it first did, and
+    /// last.
+    pub have_at: Nanos,
+    pub have_first: Option<Nanos>,
+    pub have_last: Option<Nanos>,
     pub progress_due: bool,
     pub pulse_due: bool,
     pub pulse_bytes: u64,
@@ -167,7 +171,9 @@ impl Seat {
             lost: PieceSet::new(),
             news: Vec::new(),
             news_due: false,
-            have_due: false,
+            have_at: Nanos::MAX,
+            have_first: None,
+            have_last: None,
             progress_due: false,
             pulse_due: false,
             pulse_bytes: 0,

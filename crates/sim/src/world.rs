@@ -238,7 +238,7 @@ impl World {
             Happening::Metadata { seat } => self.metadata(seat),
             Happening::Announce { seat } => self.spread_news(seat),
             Happening::Have { seat } => {
-                if self.seats[seat as usize].have_due {
+                if self.seats[seat as usize].have_at == self.now {
                     self.flush_have(seat);
                 }
             }

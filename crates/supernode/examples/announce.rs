@@ -97,6 +97,7 @@ async fn announce(id: u64, burst: u64, supernode: String, until: Instant) -> u64
                 gained: vec![(piece, 1)],
                 lost: Vec::new(),
                 position: piece,
+                in_flight: 0,
                 reader_bound: false,
             }));
         }

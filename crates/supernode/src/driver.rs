@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::metrics::Messages;
 
@@ -113,6 +113,7 @@ impl Driver {
             } => {
                 self.messages.received.inc();
                 if self.stands(session, peer) {
+                    trace!(?peer, ?message, "said");
                     self.tell(now, Event::Message { peer, message });
                 }
             }

@@ -12,6 +12,9 @@ use crate::{
 /// With how many unsuccessful requests for the same piece a peer may ask the origin itself, though
 /// somebody else has or should bring it.
 const LAST_RESORT: u32 = 4;
+/// How long between two looks at how members get on, for each of them: looking at one costs a microsecond
+/// or two, and a large swarm must not take a processor for it.
+const LOOK: Duration = Duration::from_micros(5);
 /// How long a peer that gave a lease back gets no new one of its own accord.
 const RETURN_REST: Duration = Duration::from_secs(2);
 
@@ -104,6 +107,7 @@ impl Task {
                 end,
             },
         });
+        self.watch_holder(now);
         let root_leased = self
             .trees
             .root()
@@ -112,7 +116,7 @@ impl Task {
             self.set_root(peer, now);
             self.attach_adrift(now);
             self.relieve_leaves(now);
-            self.tell_parents(config, None, out);
+            self.tell_parents(config, None, now, out);
         }
     }
 
@@ -308,7 +312,7 @@ impl Task {
         }
         // A root without a lease feeds nobody new: another takes its place with the next lease.
         self.attach_adrift(now);
-        self.tell_parents(config, None, out);
+        self.tell_parents(config, None, now, out);
     }
 
     /// A holder's reader has no room for more. If nobody else can use the lease it stays where it is.
@@ -375,8 +379,11 @@ impl Task {
         for holder in stalled {
             self.move_leases(holder, None, config, now, out);
         }
-        self.watch_trust(config, now, out);
-        self.watch_pace(config, now, out);
+        if now >= self.looked + LOOK * self.members.len() as u32 {
+            self.looked = now;
+            self.watch_trust(config, now, out);
+            self.watch_pace(config, now, out);
+        }
         self.consider_probe(config, now, out);
     }
 }

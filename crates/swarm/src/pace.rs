@@ -4,6 +4,9 @@
 //! quickest of the swarm do, has a slow link or a slow reader. It becomes a leaf: its children are
 //! attached elsewhere and it gets no new ones until it has caught up. Who is behind because its
 //! parents are is not to blame.
+//!
+//! All is counted in pieces and parts of pieces: members say how many bytes of unfinished pieces
+//! they have, so that who is slow shows within its first piece, and those below it lose little.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,21 +18,30 @@ use crate::{
     task::{Member, Out, Task},
 };
 
-/// How long a member must have been behind at least: twice what its own word takes to come.
-const GRACE: Duration = Duration::from_millis(100);
+/// How long a member must have been behind at least: what lies between two of its words,
+const GRACE: Duration = Duration::from_millis(40);
+/// and where it has kept up for so many pieces, and may only be held up for a moment, so long.
+const PROVEN: f64 = 1.5;
+const PROVEN_GRACE: Duration = Duration::from_millis(100);
+/// Who says nothing for so long gets nothing: until then what it has is not known. It says so more often
+/// in the first second.
+const QUIET: Duration = Duration::from_millis(130);
+const EARLY_QUIET: Duration = Duration::from_millis(75);
+const EARLY: Duration = Duration::from_secs(1);
+/// What may be under way to a member that keeps up, in pieces.
+const SLACK: f64 = 0.125;
+/// Pieces in flight that are believed at most.
+const IN_FLIGHT_MAX: f64 = 64.0;
 /// Over how long the pace of the swarm is measured.
 const SPAN: Duration = Duration::from_millis(500);
-/// Fewer pieces behind its parents is on the way, not behind.
-const BEHIND: u32 = 2;
+/// Less than that behind its parents, in pieces, is on the way, not behind.
+const BEHIND: f64 = 0.5;
 /// The part of the pace below which a member is slow.
 const SLOW: f64 = 0.5;
 /// How long a slow member stays a leaf at least.
 const REST: Duration = Duration::from_millis(500);
 /// Members that are moved from a crowded uplink at once.
 const CROWDED: usize = 4;
-/// How long between two looks, for each member: looking at one costs a microsecond or two, and a
-/// large swarm must not take a processor for it.
-const LOOK: Duration = Duration::from_micros(5);
 
 /// How a member gets on.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +50,18 @@ pub(crate) struct Pace {
     pub front: u32,
     /// Pieces it has gained so far. Fronts jump where something was missing; this does not.
     pub gained: u32,
+    /// What it has of pieces that are not complete, in pieces.
+    in_flight: f64,
+    /// When it last said what it has, and when it first had something.
+    said: Time,
+    began: Option<Time>,
+    /// When it last kept up, and what it had gained then.
+    kept_up: (Time, f64),
     /// What it had gained at the beginning of this span and of the one before.
-    mark: (Time, u32),
-    before: (Time, u32),
+    mark: (Time, f64),
+    before: (Time, f64),
     /// Since when its parents have had what it lacks, and what it had gained then.
-    behind: Option<(Time, u32)>,
+    behind: Option<(Time, f64)>,
     /// Since when it feeds nobody.
     barred: Option<Time>,
 }
@@ -52,23 +71,79 @@ impl Pace {
         Self {
             front: position.get(),
             gained: 0,
-            mark: (now, 0),
-            before: (now, 0),
+            in_flight: 0.0,
+            said: now,
+            began: None,
+            kept_up: (now, 0.0),
+            mark: (now, 0.0),
+            before: (now, 0.0),
             behind: None,
             barred: None,
         }
     }
 
+    /// It has said what it has: so many pieces are on their way to it.
+    pub fn says(&mut self, in_flight: f64, now: Time) {
+        let nothing = self.total() == 0.0;
+        self.in_flight = in_flight.min(IN_FLIGHT_MAX);
+        self.said = now;
+        let total = self.total();
+        if total > 0.0 {
+            self.began.get_or_insert(now);
+        }
+        if nothing {
+            // Until its first bytes came it waited.
+            self.kept_up = (now, total);
+        }
+        // What was on its way twice, or was wrong, is no loss.
+        self.kept_up.1 = self.kept_up.1.min(total);
+        self.behind = self.behind.map(|(since, had)| (since, had.min(total)));
+    }
+
+    /// A piece of which it has said that it is on its way is there.
+    pub fn completes(&mut self, now: Time) {
+        self.gained += 1;
+        self.said = now;
+        self.in_flight = (self.in_flight - 1.0).max(0.0);
+    }
+
+    /// What it has gained, what is on its way included, in pieces.
+    pub fn total(&self) -> f64 {
+        f64::from(self.gained) + self.in_flight
+    }
+
+    /// How far it is, in pieces.
+    fn level(&self) -> f64 {
+        f64::from(self.front) + self.in_flight
+    }
+
+    /// Until when it is known what it has.
+    pub fn known_at(&self, now: Time) -> Time {
+        let early = self.began.is_some_and(|at| now.since(at) < EARLY);
+        let quiet = if early { EARLY_QUIET } else { QUIET };
+        self.said + now.since(self.said).saturating_sub(quiet)
+    }
+
     /// Pieces a second, over more than one span: right after the beginning of one a single piece
     /// would look like many.
     fn rate(&self, now: Time) -> f64 {
-        let took = now.since(self.before.0).as_secs_f64().max(0.02);
-        f64::from(self.gained.saturating_sub(self.before.1)) / took
+        let known = self.known_at(now);
+        let took = known.since(self.before.0).as_secs_f64().max(0.02);
+        (self.total() - self.before.1).max(0.0) / took
     }
 
-    /// It has other parents now: what it lacks of what those have is no fault of its own yet.
-    pub fn moved(&mut self) {
+    /// It has other parents now: what it lacks of what those have is no fault of its own until
+    /// they have had the time to send it.
+    pub fn moved(&mut self, now: Time) {
         self.behind = None;
+        self.kept_up = (now + GRACE, self.total());
+    }
+
+    /// What it had gained before does not count: it came back with it, or it was wrong.
+    pub fn restart(&mut self, now: Time) {
+        let has = (now, self.total());
+        (self.mark, self.before) = (has, has);
+        self.moved(now);
     }
 
     fn advance(&mut self, front: u32) {
@@ -79,11 +154,30 @@ impl Pace {
         self.front = front;
     }
 
+    /// Whether it is behind parents that are so far.
+    fn follow(&mut self, ahead: Option<f64>, now: Time) {
+        let is_behind = ahead.is_some_and(|ahead| ahead >= self.level() + BEHIND);
+        if !is_behind {
+            self.behind = None;
+            let known = self.known_at(now);
+            if known >= self.kept_up.0 {
+                self.kept_up = (known, self.total());
+            }
+        } else if self.behind.is_none() {
+            self.behind = Some(if self.total() > 0.0 {
+                self.kept_up
+            } else {
+                (now, 0.0)
+            });
+        }
+    }
+
     fn is_slow(&self, pace: f64, now: Time) -> bool {
         self.behind.is_some_and(|(since, before)| {
-            let time = now.since(since);
-            let gained = f64::from(self.gained.saturating_sub(before));
-            time >= GRACE && gained + 1.0 < SLOW * pace * time.as_secs_f64()
+            let time = self.known_at(now).since(since);
+            let gained = (self.total() - before).max(0.0);
+            let grace = if before < PROVEN { GRACE } else { PROVEN_GRACE };
+            time >= grace && gained + SLACK < SLOW * pace * time.as_secs_f64()
         })
     }
 }
@@ -113,12 +207,23 @@ impl Member {
 }
 
 impl Task {
+    /// A member says how many bytes of unfinished pieces it has.
+    pub(crate) fn says(&mut self, peer: PeerId, in_flight: u64, now: Time) {
+        let piece = self.geometry.piece_size() as f64;
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pace.says(in_flight as f64 / piece, now);
+        }
+    }
+
+    /// A member came back with what it holds.
+    pub(crate) fn came_back(&mut self, peer: PeerId, now: Time) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pace.restart(now);
+        }
+    }
+
     /// Looks how everybody gets on, and makes leaves of those that do not keep up.
     pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
-        if now < self.looked + LOOK * self.members.len() as u32 {
-            return;
-        }
-        self.looked = now;
         let bound = self.bound();
         // By group: how many are in it, and how quick the quickest is.
         let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();
@@ -133,28 +238,25 @@ impl Task {
             }
             if now.since(member.pace.mark.0) > SPAN {
                 member.pace.before = member.pace.mark;
-                member.pace.mark = (now, member.pace.gained);
+                member.pace.mark = (member.pace.known_at(now), member.pace.total());
             }
         }
         let (mut slow, mut well, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
         let ids: Vec<PeerId> = self.members.keys().copied().collect();
         for peer in ids {
             let parents = self.trees.parents(peer);
-            let fronts = parents
+            let levels = parents
                 .iter()
                 .flatten()
                 .filter_map(|id| self.members.get(id));
-            let ahead = fronts.map(|parent| parent.pace.front).min();
+            let ahead = levels
+                .map(|parent| parent.pace.level())
+                .min_by(f64::total_cmp);
             let pace = self.expected(peer, parents, &paces);
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
             };
-            let front = member.pace.front;
-            if ahead.is_none_or(|ahead| ahead < front + BEHIND) {
-                member.pace.behind = None;
-            } else if member.pace.behind.is_none() {
-                member.pace.behind = Some((now, member.pace.gained));
-            }
+            member.pace.follow(ahead, now);
             // Who shares an uplink with more than it is meant for gets its part of it.
             let mut part: f64 = 1.0;
             for (stripe, parent) in (0..).zip(parents) {
@@ -198,7 +300,7 @@ impl Task {
                 self.attach(peer, stripe, None, now);
             }
         }
-        self.tell_parents(config, None, out);
+        self.tell_parents(config, None, now, out);
     }
 
     /// How quick a member should be: as the quickest of all, but where it is fed from afar as the
@@ -229,7 +331,7 @@ impl Task {
         for stripe in 0..self.trees.stripes() {
             self.attach(peer, stripe, None, now);
         }
-        self.tell_parents(config, None, out);
+        self.tell_parents(config, None, now, out);
     }
 
     /// Who is to feed nobody and does, for want of anybody else at the time, does not where there is

@@ -18,6 +18,8 @@ use crate::{
 const NEIGHBOURS: usize = 4;
 /// How many pieces a parent may be behind its child when there is nobody better who has room.
 const SOON: u32 = 8;
+/// How many others besides the preferred parents a slow member is told.
+const SLOW_OTHERS: usize = 1;
 
 impl Task {
     /// Without a root: the one furthest ahead.
@@ -60,7 +62,7 @@ impl Task {
         if held(peer) > held(root) && !self.leases.any_of(root) {
             self.set_root(peer, now);
             self.attach_adrift(now);
-            self.tell_parents(config, Some(peer), out);
+            self.tell_parents(config, Some(peer), now, out);
         }
     }
 
@@ -95,12 +97,18 @@ impl Task {
     }
 
     /// Tells every member whose preferred parents changed, but `quiet`, which is told otherwise.
-    pub(crate) fn tell_parents(&mut self, config: &Config, quiet: Option<PeerId>, out: Out<'_>) {
+    pub(crate) fn tell_parents(
+        &mut self,
+        config: &Config,
+        quiet: Option<PeerId>,
+        now: Time,
+        out: Out<'_>,
+    ) {
         for peer in self.trees.take_changed() {
             let told = self.members.get(&peer).map(|member| &member.told.preferred);
             let news = told.is_some_and(|told| {
-                let now = self.trees.parents(peer).iter().copied();
-                !now.eq(told.iter().map(|parent| parent.map(|parent| parent.id)))
+                let parents = self.trees.parents(peer).iter().copied();
+                !parents.eq(told.iter().map(|parent| parent.map(|parent| parent.id)))
             });
             if !news {
                 continue;
@@ -110,7 +118,7 @@ impl Task {
                 continue;
             };
             member.told = parents.clone();
-            member.pace.moved();
+            member.pace.moved(now);
             if quiet != Some(peer) {
                 out.push(Output {
                     to: peer,
@@ -156,6 +164,10 @@ impl Task {
                 add(above);
             }
         }
+        if self.trees.barred(peer) {
+            let others = self.idle(peer, &up);
+            return self.addressed(&up, others);
+        }
         let near = group.and_then(|group| self.trees.group(group));
         let count = near.map_or(self.members.len(), |near| near.len());
         if count <= config.others + 1 {
@@ -187,6 +199,27 @@ impl Task {
             }
         }
         others.truncate(config.others);
+        self.addressed(&up, others)
+    }
+
+    /// Whom a slow member may fall back on: who feeds least. Whatever it takes from those that pass
+    /// on all they can, all below them lack.
+    fn idle(&self, peer: PeerId, up: &[Option<PeerId>]) -> Vec<PeerId> {
+        let mut idle: Vec<(usize, PeerId)> = self
+            .members
+            .keys()
+            .filter(|&&id| id != peer && !up.contains(&Some(id)) && !self.trees.barred(id))
+            .map(|&id| (self.trees.load(id), id))
+            .collect();
+        let few = SLOW_OTHERS.min(idle.len());
+        if few > 0 && few < idle.len() {
+            idle.select_nth_unstable(few - 1);
+        }
+        idle.truncate(few);
+        idle.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn addressed(&self, up: &[Option<PeerId>], others: Vec<PeerId>) -> Parents {
         let honest = |member: &&Member| member.withheld.is_none();
         let addr = |id: PeerId| {
             let member = self.members.get(&id).filter(honest);
@@ -224,10 +257,14 @@ impl Task {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
+        let most = match self.trees.barred(peer) {
+            true => SLOW_OTHERS,
+            false => config.others.max(2),
+        };
         let mut others = addrs;
         others.retain(|addr| addr.id != peer);
         for &old in &known {
-            if !others.contains(&old) && others.len() < config.others.max(2) {
+            if !others.contains(&old) && others.len() < most {
                 others.push(old);
             }
         }
@@ -263,6 +300,10 @@ impl Task {
             return;
         };
         let position = child.position;
+        // Whose own link is slow finds everybody slow.
+        if trouble == Trouble::Slow && self.trees.barred(peer) {
+            return;
+        }
         let has = |member: &Member| member.held.contains(position);
         if trouble == Trouble::Slow && !self.members.get(&parent).is_some_and(has) {
             return;
@@ -275,7 +316,7 @@ impl Task {
                 self.attach(peer, stripe, Some(parent), now);
             }
         }
-        self.tell_parents(config, None, out);
+        self.tell_parents(config, None, now, out);
     }
 }
 

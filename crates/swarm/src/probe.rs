@@ -7,6 +7,10 @@
 //! pauses, which then end no lease. A probe costs next to nothing where both are alike: the origin
 //! sends the same bytes, the holder gets its share of them over an uplink that was idle. What did
 //! not help is done ever more rarely.
+//!
+//! Nothing is known yet of a holder that begins. It is doubted when it has little after its first
+//! moments, and then beginnings are compared: what the probe has so long after its first byte with
+//! what the holder had. An origin's first burst is the same for both.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
@@ -14,6 +18,7 @@ use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
 
 use crate::{
     Config, Output,
+    pace::Pace,
     task::{Out, Task},
 };
 
@@ -36,6 +41,8 @@ const GRACE: Duration = Duration::from_millis(150);
 /// The pause after a probe; doubles with each in vain.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The pause where holder and probe were seen to share what is slow.
+const PAUSE_SHARED: Duration = Duration::from_secs(8);
 /// What is probed with, and how far ahead of the holder.
 const PIECES: u32 = 1;
 const AHEAD: u32 = 2;
@@ -47,10 +54,59 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How many times quicker a probe must be to take over.
 const BETTER: f64 = 1.5;
 
+/// How long after its first bytes it is looked how a transfer begins: as long as lies between two words
+/// of a peer that receives.
+const BEGINNING: Duration = Duration::from_millis(40);
+/// Bytes a second below which a holder that begins is doubted: as few as in [`RECENT`].
+const BEGINS_SLOWLY: f64 = 5e6;
+/// How many times quicker than the holder a probe must begin, which may get from others meanwhile as much
+/// as the holder sends on;
+const BEGINS_BETTER: f64 = 3.0;
+/// and below how many times it is in vain.
+const BEGINS_ALIKE: f64 = 1.5;
+/// Below what part of its pace before the holder has to share with the probe.
+const SHARES: f64 = 0.8;
+/// How often another one is tried at once.
+const TRIES: u32 = 3;
+
+/// How a transfer from the origin begins.
+#[derive(Debug, Clone, Copy, Default)]
+struct Beginning {
+    /// What its peer had before, in pieces.
+    had: f64,
+    /// When its first bytes were told of, and what the peer had then.
+    first: Option<(Time, f64)>,
+}
+
+impl Beginning {
+    fn of(pace: &Pace) -> Self {
+        Self {
+            had: pace.total(),
+            first: None,
+        }
+    }
+
+    fn hears(&mut self, pace: &Pace, now: Time) {
+        if self.first.is_none() && pace.total() > self.had {
+            self.first = Some((now, pace.total()));
+        }
+    }
+
+    /// Pieces a second so far, when there is enough to tell.
+    fn rate(&self, pace: &Pace, now: Time) -> Option<f64> {
+        let (at, had) = self.first?;
+        let took = pace.known_at(now).since(at);
+        (took >= BEGINNING).then(|| (pace.total() - had).max(0.0) / took.as_secs_f64())
+    }
+}
+
 /// What is known of the holder's pace, and the probe under way.
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     holder: Option<PeerId>,
+    beginning: Beginning,
+    /// How often somebody else was tried since the holder began.
+    tries: u32,
     /// When its last piece came.
     last: Time,
     /// When its last pieces came, in the order in which they did.
@@ -76,6 +132,9 @@ struct Running {
     against: u32,
     /// When the piece before those came.
     last: Time,
+    beginning: Beginning,
+    /// What the holder had when it began, in pieces.
+    held: f64,
     /// How long the probe took, when it is there.
     took: Option<Duration>,
 }
@@ -166,24 +225,36 @@ impl Probes {
 }
 
 impl Task {
-    /// Starts a probe if it is time for one, or ends the one under way.
-    pub(crate) fn consider_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
+    /// Who holds the lease at the live edge is watched from then on.
+    pub(crate) fn watch_holder(&mut self, now: Time) {
         let lead = self.leases.iter().find(|lease| lease.end.is_none());
-        let Some((holder, first, silent)) =
-            lead.map(|lease| (lease.holder, lease.first, lease.silent(now)))
-        else {
+        let Some(holder) = lead.map(|lease| lease.holder) else {
             return;
         };
-        if self.probes.holder != Some(holder) {
-            self.probes = Probes {
-                holder: Some(holder),
-                last: now,
-                next: now + GRACE,
-                pause: PAUSE,
-                habit: self.probes.habit,
-                ..Probes::default()
-            };
+        if self.probes.holder == Some(holder) {
+            return;
         }
+        let Some(member) = self.members.get(&holder) else {
+            return;
+        };
+        self.probes = Probes {
+            holder: Some(holder),
+            beginning: Beginning::of(&member.pace),
+            last: now,
+            next: now + GRACE,
+            pause: PAUSE,
+            habit: self.probes.habit,
+            ..Probes::default()
+        };
+    }
+
+    /// Starts a probe if it is time for one, or ends the one under way.
+    pub(crate) fn consider_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        self.watch_holder(now);
+        let lead = self.leases.iter().find(|lease| lease.end.is_none());
+        let Some((holder, silent)) = lead.map(|lease| (lease.holder, lease.silent(now))) else {
+            return;
+        };
         if let Some(running) = self.probes.running {
             let lost = running.took.is_none()
                 && !(running.first.get()..running.end.get())
@@ -197,17 +268,33 @@ impl Task {
             }
             return;
         }
+        let pauses = now.since(self.probes.last) > self.probes.tolerated(now);
+        let doubted = pauses && (silent || self.probes.has_brought_little(now));
+        if now >= self.probes.next && doubted {
+            self.start_probe(config, now, out);
+        }
+    }
+
+    fn start_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        let lead = self.leases.iter().find(|lease| lease.end.is_none());
+        let Some((holder, first)) = lead.map(|lease| (lease.holder, lease.first)) else {
+            return;
+        };
         let probe = PieceIndex::new(first.get().saturating_add(AHEAD));
         let end = PieceIndex::new(probe.get().saturating_add(PIECES));
         let left = self.bound().saturating_sub(first.get());
         let free =
             (probe.get()..end.get()).all(|piece| self.leases.holds(holder, PieceIndex::new(piece)));
-        let pauses = now.since(self.probes.last) > self.probes.tolerated(now);
-        let doubted = pauses && (silent || self.probes.has_brought_little(now));
-        if now < self.probes.next || !doubted || left < LEFT || !self.meta.ranges || !free {
+        if left < LEFT || !self.meta.ranges || !free {
             return;
         }
-        let Some(peer) = self.probe_candidate(holder, probe, now) else {
+        let held = self
+            .members
+            .get(&holder)
+            .map_or(0.0, |member| member.pace.total());
+        let candidate = self.probe_candidate(holder, probe, now);
+        let Some((peer, member)) = candidate.and_then(|id| Some((id, self.members.get(&id)?)))
+        else {
             return;
         };
         self.probes.running = Some(Running {
@@ -217,6 +304,8 @@ impl Task {
             since: now,
             against: 0,
             last: self.probes.last,
+            beginning: Beginning::of(&member.pace),
+            held,
             took: None,
         });
         self.probes.tried = Some(peer);
@@ -224,6 +313,78 @@ impl Task {
         self.end_lease(holder, probe, Some(end), out);
         self.grant(peer, probe, config, now, out);
         self.introduce(holder, &[peer], config, out);
+    }
+
+    /// A member has said what it has: a holder that begins slowly is doubted, and a probe that begins
+    /// far better need not go on to its end.
+    pub(crate) fn watch_beginning(
+        &mut self,
+        peer: PeerId,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(pace) = self.members.get(&peer).map(|member| member.pace) else {
+            return;
+        };
+        // Who has brought pieces is judged by those.
+        if !self.probes.recent.is_empty() {
+            return;
+        }
+        if self.probes.holder == Some(peer) {
+            self.probes.beginning.hears(&pace, now);
+            let rate = self.probes.beginning.rate(&pace, now);
+            let slow = BEGINS_SLOWLY / self.geometry.piece_size() as f64;
+            if self.probes.running.is_none()
+                && self.probes.tries < TRIES
+                && rate.is_some_and(|rate| rate < slow)
+            {
+                self.probes.tries += 1;
+                self.start_probe(config, now, out);
+            }
+        } else if let Some(running) = &mut self.probes.running
+            && running.peer == peer
+            && running.took.is_none()
+        {
+            running.beginning.hears(&pace, now);
+            let (running, rate) = (*running, running.beginning.rate(&pace, now));
+            if let Some(rate) = rate {
+                self.compare_beginnings(running, rate, config, now, out);
+            }
+        }
+    }
+
+    fn compare_beginnings(
+        &mut self,
+        running: Running,
+        rate: f64,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(holder) = self.probes.holder else {
+            return;
+        };
+        let Some(pace) = self.members.get(&holder).map(|member| member.pace) else {
+            return;
+        };
+        let Some(held) = self.probes.beginning.rate(&pace, now) else {
+            return;
+        };
+        if rate >= BEGINS_BETTER * held {
+            self.probe_in_vain(now);
+            self.take_over(running.peer, config, now, out);
+        } else if rate < BEGINS_ALIKE * held {
+            // Where the holder gets less since, both share what is slow: nobody else would be quicker.
+            let took = pace.known_at(now).since(running.since).as_secs_f64();
+            let meanwhile = (pace.total() - running.held).max(0.0) / took.max(1e-3);
+            let shared = meanwhile < SHARES * held;
+            self.withdraw(running, holder, config, now, out);
+            if shared {
+                self.probes.tries = TRIES;
+                self.probes.next = now + PAUSE_SHARED;
+            }
+        }
     }
 
     /// Who waits for the holder as all do, and has the most of an uplink left.
@@ -320,6 +481,10 @@ impl Task {
         };
         self.probes.last = now;
         self.probes.recent.clear();
+        self.probes.beginning = self
+            .members
+            .get(&peer)
+            .map_or_else(Beginning::default, |member| Beginning::of(&member.pace));
         self.moved += 1;
         let taken = self.leases.take_all(holder);
         self.bar(holder, true, now);

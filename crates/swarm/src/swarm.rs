@@ -33,7 +33,7 @@ pub(crate) struct Peer {
 }
 
 /// How often stalled leases, slow members and forgotten tasks are looked for.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(20);
 /// How many times the lease timeout the first answer of an origin may take.
 const LEARN_PATIENCE: u32 = 10;
 
@@ -192,6 +192,7 @@ impl Swarm {
                 gained,
                 lost,
                 position,
+                in_flight,
                 reader_bound,
             } => {
                 if !self.is_member(peer, task) {
@@ -199,10 +200,13 @@ impl Swarm {
                     return;
                 }
                 self.in_task(task, |task, config, now, out| {
-                    if task.have(peer, &gained, &lost, position, reader_bound, now) {
+                    let slow = task.have(peer, &gained, &lost, position, reader_bound, now);
+                    task.says(peer, in_flight, now);
+                    if slow {
                         task.bar(peer, true, now);
                         task.clear_way(peer, config, now, out);
                     }
+                    task.watch_beginning(peer, config, now, out);
                 });
             }
             FromPeer::Sealed {
@@ -290,6 +294,7 @@ impl Swarm {
         let mut out = Vec::new();
         found.join(addr, &place, position, &self.config, self.now, &mut out);
         found.have(peer, &held, &[], position, false, self.now);
+        found.came_back(peer, self.now);
         found.resume_digests(peer, digests, self.now, &mut out);
         self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);

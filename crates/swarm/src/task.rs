@@ -195,7 +195,7 @@ impl Task {
             self.elect_root(now);
         }
         self.attach_adrift(now);
-        self.tell_parents(config, Some(peer), out);
+        self.tell_parents(config, Some(peer), now, out);
         self.deal_in(peer, out);
     }
 
@@ -226,7 +226,7 @@ impl Task {
             self.elect_root(now);
         }
         self.attach_adrift(now);
-        self.tell_parents(config, None, out);
+        self.tell_parents(config, None, now, out);
         if self.members.is_empty() {
             self.empty_since = Some(now);
         }
@@ -369,7 +369,7 @@ impl Task {
         if let Some(member) = self.members.get_mut(&peer)
             && member.held.insert(piece)
         {
-            member.pace.gained += 1;
+            member.pace.completes(now);
             self.count(piece, true);
         }
         if self.digests.insert(piece, digest) != Some(digest) {

@@ -45,6 +45,7 @@ impl Task {
             return;
         };
         accuser.deceived = Some(now);
+        accuser.pace.moved(now);
         let Some(member) = self.members.get_mut(&of) else {
             return;
         };

@@ -94,6 +94,7 @@ impl Lab {
             gained: runs(gained),
             lost: runs(lost),
             position: PieceIndex::new(position),
+            in_flight: 0,
             reader_bound: false,
         };
         self.say(peer, message);

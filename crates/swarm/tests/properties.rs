@@ -75,6 +75,7 @@ fn message(what: u8, n: u32) -> FromPeer {
                 .collect(),
             lost: vec![(piece(n / 5), n / 3 % 4)],
             position: piece(n / 7),
+            in_flight: (u64::from(n) * u64::from(n)).wrapping_mul(u64::from(n % 11)),
             reader_bound: n.is_multiple_of(9),
         },
         5 => FromPeer::Sealed {

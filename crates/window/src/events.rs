@@ -301,7 +301,10 @@ impl Picker {
         }
         // A pause for want of anybody to ask says nothing of how quick our link is.
         let took = now.since(self.last_came).min(USUAL_MAX);
-        self.usual = self.usual.mul_f64(0.8) + took.mul_f64(0.2);
+        self.usual = match self.usual {
+            Duration::ZERO => took,
+            usual => usual.mul_f64(0.8) + took.mul_f64(0.2),
+        };
         (self.last_came, self.last_byte) = (now, now);
         true
     }

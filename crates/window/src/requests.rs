@@ -10,7 +10,7 @@ use crate::{
     parents::Parent,
     picker::{Picker, Supernode},
     wanted::Wanted,
-    work::{Attempt, HEDGES},
+    work::{Attempt, HEDGES, Work},
 };
 
 /// The window's first pieces go out in order, whatever is rare.
@@ -19,8 +19,14 @@ const ASK_PAUSE: Duration = Duration::from_millis(250);
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many times the patience a head piece may take though bytes of it come.
 const SLOW: u32 = 4;
+/// How many times as long as pieces usually take, where that is more;
+const SLOWER: u32 = 3;
+/// and within how many times that time the first would be there soon.
+const SOON: f64 = 4.0;
 /// How many times the patience is left to a parent that waits for the piece itself.
 const ABOVE: u32 = 3;
+/// and how many pieces usually come in the time that is left to it.
+const PIECES_ABOVE: u32 = 2;
 /// How many times its usual pause a parent may pause, if that is more than the patience;
 const HUSHES: u32 = 4;
 /// and up to how many times the patience.
@@ -292,13 +298,15 @@ impl Picker {
         let most = self.config.patience * PATIENCES;
         let patience = self.config.patience.max(usual.min(most));
         let patience = if above {
-            patience.max(self.config.patience * ABOVE)
+            // Where pieces take long all above it may wait for the same one.
+            let usual = (self.usual * PIECES_ABOVE).min(most);
+            patience.max(self.config.patience * ABOVE).max(usual)
         } else {
             patience
         };
         let stalled_at = progressed.unwrap_or(since).max(since) + patience;
         // Bytes trickle in, and somebody else has them all.
-        let slow_at = since + self.config.patience * SLOW;
+        let slow_at = since + self.slow_after(work, since);
         if work.attempts.len() >= HEDGES
             || stalled_at <= slow_at
             || work.attempts.iter().any(|attempt| attempt.complete)
@@ -308,6 +316,20 @@ impl Picker {
         let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
         let better = self.parents.another_holds(piece, &asked, self.now);
         Some(if better { slow_at } else { stalled_at })
+    }
+
+    /// How long a piece may take of which bytes come: by how long pieces usually take. Before the first
+    /// has come nothing is known of our own link, and what would be there soon is not asked for again.
+    fn slow_after(&self, work: &Work, since: Time) -> Duration {
+        let patience = self.config.patience * SLOW;
+        if self.usual > Duration::ZERO {
+            return patience.max(self.usual * SLOWER);
+        }
+        let bytes = work.attempts.iter().map(|attempt| attempt.bytes).max();
+        let took = self.now.since(since).max(patience);
+        let all = self.piece_size as f64 / bytes.unwrap_or(0).max(1) as f64;
+        let soon = took.as_secs_f64() * all <= patience.as_secs_f64() * SOON;
+        if soon { patience * SLOW } else { patience }
     }
 
     /// The pieces that readers wait for, and since when.

@@ -3,8 +3,22 @@
 use super::*;
 
 impl Driver {
+    /// Takes what news of pieces there is.
+    pub(super) fn hear_news(&mut self) {
+        loop {
+            match self.news.try_recv() {
+                Ok(change) => self.change(Ok(change)),
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => {
+                    self.change(Err(broadcast::error::RecvError::Lagged(missed)));
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
     pub(super) fn change(&mut self, change: Result<Change, broadcast::error::RecvError>) {
         match change {
+            Ok(Change::Receiving(_)) => self.announcer.begins(),
             Ok(Change::Held(piece)) => self.announcer.held(piece),
             Ok(Change::Lost(piece)) => {
                 self.feed(Event::Evicted { piece });
@@ -95,6 +109,11 @@ impl Driver {
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
         self.progress();
+        if now >= self.progress_at {
+            self.progress_at = now + PROGRESS;
+            let bytes = in_flight(&self.attempts, &self.runs, &self.handle.pieces);
+            self.announcer.in_flight(bytes);
+        }
         for (attempt, writer) in std::mem::take(&mut self.busy) {
             self.fetch_failed(attempt, Failure::Busy, writer);
         }
@@ -171,4 +190,23 @@ impl Driver {
             self.feed(Event::Progress { attempt, bytes });
         }
     }
+}
+
+/// Bytes there of pieces that are not complete. What is there of a piece that two are asked for counts
+/// once.
+pub(super) fn in_flight(
+    attempts: &HashMap<AttemptId, Attempt>,
+    runs: &HashMap<RunId, RunHandle>,
+    pieces: &TaskPieces,
+) -> u64 {
+    let asked = attempts.values().filter(|attempt| attempt.buffer.is_some());
+    let asked = asked.map(|attempt| attempt.piece);
+    let coming: BTreeSet<PieceIndex> = asked
+        .chain(runs.values().filter_map(|run| run.at))
+        .collect();
+    let bytes = |piece| match pieces.slot(piece) {
+        Slot::Filling { buffer, .. } => buffer.len() as u64,
+        Slot::Missing | Slot::Held(_) => 0,
+    };
+    coming.into_iter().map(bytes).sum()
 }

@@ -91,6 +91,7 @@ impl Driver {
                 gained: held.runs(),
                 lost: Vec::new(),
                 position: self.announcer.position(),
+                in_flight: 0,
                 reader_bound: false,
             });
         }

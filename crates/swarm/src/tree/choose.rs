@@ -168,12 +168,11 @@ impl Trees {
             keys.map(|(_, _, id)| id)
         };
         if self.barred(peer) {
-            // It takes no slot: where there is most of an uplink left.
-            let idle =
-                self.nodes.keys().copied().filter(|&id| {
-                    sound(&id) && !self.barred(id) && self.is_in(id, group) && may(id)
-                });
-            let idle = idle.min_by_key(|&id| self.load(id));
+            // It takes no slot: where there is most of an uplink left, though it may have to wait there.
+            let idle = self.nodes.keys().copied().filter(|&id| {
+                sound(&id) && !self.barred(id) && self.is_in(id, group) && fit(id) != Fit::Badly
+            });
+            let idle = idle.min_by_key(|&id| (self.load(id), !may(id)));
             if idle.is_some() {
                 return idle;
             }

@@ -112,6 +112,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 gained: runs(m.gained)?,
                 lost: runs(m.lost)?,
                 position: PieceIndex::new(m.position),
+                in_flight: m.in_flight,
                 reader_bound: m.reader_bound,
             },
             Kind::Sealed(m) => FromPeer::Sealed {

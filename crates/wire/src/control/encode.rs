@@ -48,12 +48,14 @@ impl From<FromPeer> for proto::FromPeer {
                 gained,
                 lost,
                 position,
+                in_flight,
                 reader_bound,
             } => Kind::Have(proto::Have {
                 task: task_bytes(&task),
                 gained: runs(gained),
                 lost: runs(lost),
                 position: position.get(),
+                in_flight,
                 reader_bound,
             }),
             FromPeer::Sealed {

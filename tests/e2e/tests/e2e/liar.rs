@@ -126,6 +126,7 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
                     gained: vec![(PieceIndex::new(0), pieces.len() as u32)],
                     lost: Vec::new(),
                     position: PieceIndex::new(pieces.len() as u32),
+                    in_flight: 0,
                     reader_bound: false,
                 }));
                 // Whoever asks the supernode after this answer is told of this peer.

@@ -174,7 +174,7 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         (key(), task(), meta()),
         (runs(), digests(), piece(), any::<String>()),
     );
-    let have = (task(), runs(), runs(), piece(), any::<bool>());
+    let have = (task(), runs(), runs(), piece(), any::<u64>(), any::<bool>());
     let corrupt = Trouble::Corrupt {
         piece: PieceIndex::new(7),
     };
@@ -199,11 +199,12 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         ),
         (key(), learned()).prop_map(|(key, learned)| FromPeer::Learned { key, learned }),
         have.prop_map(
-            |(task, gained, lost, position, reader_bound)| FromPeer::Have {
+            |(task, gained, lost, position, in_flight, reader_bound)| FromPeer::Have {
                 task,
                 gained,
                 lost,
                 position,
+                in_flight,
                 reader_bound
             }
         ),
