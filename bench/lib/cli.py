@@ -37,6 +37,7 @@ def add_swarm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", help="--window of dfget and dfdaemon (default: theirs)")
     parser.add_argument("--scenario", default="all-at-once", help=HELP)
     parser.add_argument("--webseed", action="store_true", help="BitTorrent: nginx is the origin, not a seeder")
+    parser.add_argument("--rqbit", default="rqbit", metavar="PATH", help="the program rqbit (default: on the PATH)")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1, help="of the content's bytes")
     parser.add_argument("--timeout", type=float, help="seconds for one run (default: 10 x everybody from the origin)")
@@ -79,6 +80,7 @@ def setup(args: argparse.Namespace, mode: str) -> Setup:
         seed=args.seed,
         programs=programs(args),
         webseed=args.webseed,
+        rqbit=args.rqbit,
         timeout=args.timeout or _timeout(size, args.peers, args.rate, origin_rate, scenario),
     )
 

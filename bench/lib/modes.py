@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,12 @@ from lib import pantala, processes, torrent
 from lib.network import Host
 from lib.nginx import accepts
 from lib.readers import ReaderSpec
-from lib.system import need_binary, need_libtorrent, need_programs
+from lib.system import BenchError, inside, need_binary, need_libtorrent, need_program_or_path, need_programs
 
 _LIB = Path(__file__).resolve().parent
 _TORRENT_PORT = 6881
 _RELAY_PORT = 7000
+_RQBIT_API_PORT = 3030
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,13 @@ class _Torrent:
             process = stack.enter_context(
                 processes.running(argv, namespace=lab.origin.namespace, log=lab.log("seeder"))
             )
-            listening = lambda: accepts(lab.origin.address, _TORRENT_PORT, lab.origin.namespace)  # noqa: E731
-            processes.wait_until(listening, "the seeder", 10.0, process, lab.log("seeder"))
+            seeds = lambda: self._seeds(lab.origin)  # noqa: E731
+            processes.wait_until(seeds, "the seeder", 30.0, process, lab.log("seeder"))
         return []
+
+    def _seeds(self, origin: Host) -> bool:
+        """Whether the seeder serves the content by now."""
+        return accepts(origin.address, _TORRENT_PORT, origin.namespace)
 
     def _start_tracker(self, lab: Lab, stack: contextlib.ExitStack) -> None:
         host, log = lab.supernode, lab.log("tracker")
@@ -158,10 +165,14 @@ class _Torrent:
         processes.wait_until(listening, "the tracker", 10.0, process, log)
 
     def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        return _spec(lab, peer, argv=self._fetching(lab, peer), file=lab.directory / peer.name / lab.content.name)
+
+    def _fetching(self, lab: Lab, peer: Host) -> list[str]:
+        """The command that fetches the content into a directory of the peer's own."""
         directory = lab.directory / peer.name
         directory.mkdir()
         argv = self._argv(lab.directory / "content.torrent", directory, peer, complete=False)
-        return _spec(lab, peer, argv=[str(word) for word in argv], file=directory / lab.content.name)
+        return [str(word) for word in argv]
 
     def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
         raise NotImplementedError
@@ -200,11 +211,54 @@ class Libtorrent(_Torrent):
         return argv + (["--sequential"] if self._sequential else []) + (["--complete"] if complete else [])
 
 
-NAMES = ("dfget", "daemon", "curl", "aria2", "libtorrent-rarest", "libtorrent-sequential", "chain")
+class Rqbit(_Torrent):
+    """rqbit: its file followed, or the file read in order through its HTTP API, which makes it prefer what the reader
+    needs next."""
+
+    def __init__(self, webseed: bool, program: str, stream: bool) -> None:
+        super().__init__(webseed)
+        self._program = program
+        self._stream = stream
+
+    def check(self, programs: pantala.Programs) -> None:
+        if self._webseed:
+            raise BenchError("rqbit takes nothing from web seeds")
+        need_program_or_path(self._program, "cargo install rqbit --locked, or name it with --rqbit")
+
+    def _seeds(self, origin: Host) -> bool:
+        # It listens before it has checked the content, and turns away who asks for pieces until then.
+        api = http.client.HTTPConnection("127.0.0.1", _RQBIT_API_PORT, timeout=5.0)
+        try:
+            with inside(origin.namespace), contextlib.closing(api):
+                api.request("GET", "/torrents/0/stats/v1")
+                response = api.getresponse()
+                stats = json.loads(response.read()) if response.status == 200 else {}
+        except (OSError, http.client.HTTPException):
+            return False
+        return bool(stats.get("finished")) and stats.get("state") == "live"
+
+    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+        if not self._stream:
+            return super().reader(lab, peer, index)
+        url = f"http://127.0.0.1:{_RQBIT_API_PORT}/torrents/0/stream/0"
+        return _spec(lab, peer, argv=self._fetching(lab, peer), url=url)
+
+    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+        return [
+            self._program, "-v", "error", "--disable-dht", "--disable-lsd", "--disable-upnp-port-forward", "--ipv4-only",
+            "--listen-ip", host.address, "--listen-port", str(_TORRENT_PORT),
+            "--http-api-listen-addr", f"127.0.0.1:{_RQBIT_API_PORT}",
+            "download", torrent_file, "-o", directory, *(["--overwrite"] if complete else []),
+        ]  # fmt: skip
 
 
-def by_name(name: str, webseed: bool) -> Mode:
-    """The mode for a command line word."""
+NAMES = (
+    "dfget", "daemon", "curl", "aria2", "libtorrent-rarest", "libtorrent-sequential", "rqbit", "rqbit-stream", "chain",
+)  # fmt: skip
+
+
+def by_name(name: str, webseed: bool, rqbit: str) -> Mode:
+    """The mode for a command line word; `rqbit` is that program."""
     if name == "dfget":
         return Dfget()
     if name == "daemon":
@@ -215,4 +269,6 @@ def by_name(name: str, webseed: bool) -> Mode:
         return Chain()
     if name == "aria2":
         return Aria2(webseed)
+    if name.startswith("rqbit"):
+        return Rqbit(webseed, rqbit, stream=name == "rqbit-stream")
     return Libtorrent(webseed, sequential=name == "libtorrent-sequential")

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 from lib import processes
 from lib.content import Truth
@@ -34,10 +34,11 @@ _EXIT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ReaderSpec:
-    """What one reader does. Exactly one of the three sources:
+    """What one reader does. Exactly one of the four sources:
 
     `argv` alone: a program that writes the content to its standard output;
     `argv` and `file`: a program that fills a file, in any order, and goes on serving it;
+    `argv` and `url`: a program with an HTTP server of its own, which hands the content out at `url`;
     `proxy`: a daemon, asked for `url` as an HTTP proxy.
     """
 
@@ -184,16 +185,19 @@ class _ProxyReader:
         try:
             with socket.create_connection(spec.proxy, timeout=10.0) as connection:
                 connection.settimeout(None)  # a true blocking socket for readv; the harness has a deadline of its own
-                host = spec.url.split("/")[2]
-                request = f"GET {spec.url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-                connection.sendall(request.encode())
-                limit = _content_length(_read_head(connection))
+                limit = _content_length(_ask(connection, spec.url, spec.url.split("/")[2]))
                 _drain(connection.fileno(), meter, spec.pace, limit, lambda _now: None)
         except (OSError, ValueError) as error:
             meter.outcome.error = str(error)
 
     def finish(self) -> None:
         return None
+
+
+def _ask(connection: socket.socket, target: str, host: str) -> bytes:
+    """Sends a GET and takes the response's head off the connection."""
+    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    return _read_head(connection)
 
 
 def _read_head(connection: socket.socket) -> bytes:
@@ -210,12 +214,12 @@ def _read_head(connection: socket.socket) -> bytes:
 def _content_length(head: bytes) -> int:
     status, *lines = head.decode("latin-1").split("\r\n")
     if status.split()[1] != "200":
-        raise ValueError(f"the proxy answered {status!r}")
+        raise ValueError(f"the answer was {status!r}")
     for line in lines:
         name, _, value = line.partition(":")
         if name.strip().lower() == "content-length":
             return int(value)
-    raise ValueError("the proxy's answer has no Content-Length, though the origin gives one")
+    raise ValueError("the answer has no Content-Length, though the content's length is known")
 
 
 class _FileReader:
@@ -261,12 +265,60 @@ class _FileReader:
 
     def finish(self) -> processes.Usage | None:
         """Stops the program, which has served its copy until now."""
-        if self._program.poll() is not None:
-            return None
-        cost = processes.usage(self._program.pid)
-        self._program.kill()
-        self._program.wait()
-        return cost
+        return _end(self._program)
+
+
+class _ServerReader:
+    """Reads from a program's own HTTP server, as soon as that answers."""
+
+    def __init__(self, spec: ReaderSpec, meter: _Meter, tell: Callable[[object], None]) -> None:
+        self._program = processes.start(spec.argv, log=spec.log)
+        tell(self._program.pid)
+        try:
+            with self._connect(spec) as (connection, limit):
+                _drain(connection.fileno(), meter, spec.pace, limit, lambda _now: None)
+        except OSError as error:
+            meter.outcome.error = str(error)
+
+    @contextlib.contextmanager
+    def _connect(self, spec: ReaderSpec) -> Iterator[tuple[socket.socket, int]]:
+        """The connection, behind the response's head, and the length of what follows."""
+        _, _, host, path = spec.url.split("/", 3)
+        address, _, port = host.partition(":")
+        while True:
+            with contextlib.ExitStack() as stack, contextlib.suppress(ConnectionError, ValueError):
+                connection = stack.enter_context(socket.create_connection((address, int(port)), timeout=10.0))
+                connection.settimeout(None)
+                limit = _content_length(_ask(connection, f"/{path}", host))
+                stack.pop_all()
+                break
+            if self._program.poll() is not None:
+                raise RuntimeError(f"exit status {self._program.returncode}: {processes.tail(spec.log, 3)}")
+            time.sleep(_FILE_TICK)
+        with connection:
+            yield connection, limit
+
+    def finish(self) -> processes.Usage | None:
+        """Stops the program, which has served its copy until now."""
+        return _end(self._program)
+
+
+def _end(program: subprocess.Popen[bytes]) -> processes.Usage | None:
+    """Kills a program that goes on; what it cost."""
+    if program.poll() is not None:
+        return None
+    cost = processes.usage(program.pid)
+    program.kill()
+    program.wait()
+    return cost
+
+
+def _kind(spec: ReaderSpec) -> type:
+    if not spec.argv:
+        return _ProxyReader
+    if spec.file:
+        return _FileReader
+    return _ServerReader if spec.url else _ProgramReader
 
 
 def _reader_main(pipe: Connection, spec: ReaderSpec) -> None:
@@ -277,7 +329,7 @@ def _reader_main(pipe: Connection, spec: ReaderSpec) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if spec.namespace:
         enter_namespace(spec.namespace)
-    kind = _ProxyReader if spec.proxy else _FileReader if spec.file else _ProgramReader
+    kind = _kind(spec)
     truth = Truth(spec.truth)
     start_at, deadline = pipe.recv()
     _give_up_at(deadline)

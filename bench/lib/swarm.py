@@ -39,6 +39,7 @@ class Setup:
     seed: int
     programs: pantala.Programs
     webseed: bool
+    rqbit: str
     timeout: float
 
     @property
@@ -158,7 +159,7 @@ def measure(setup: Setup, content: Path) -> Result:
         directory = stack.enter_context(scratch.directory())
         network = stack.enter_context(Network())
         lab = _build(setup, network, content, directory)
-        mode = modes.by_name(setup.mode, setup.webseed)
+        mode = modes.by_name(setup.mode, setup.webseed, setup.rqbit)
         # nginx goes last, when nobody reads any more: its log is complete only then.
         with nginx.serving(
             directory / "nginx",

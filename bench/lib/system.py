@@ -64,6 +64,12 @@ def need_libtorrent() -> None:
         ) from None
 
 
+def need_program_or_path(program: str, hint: str) -> None:
+    """Refuses unless a program that no Debian package brings is on the PATH, or at the path that was given for it."""
+    if shutil.which(program) is None:
+        raise BenchError(f"{program} not found; {hint}")
+
+
 def need_binary(directory: Path, name: str) -> Path:
     """The path of one of Pantala's programs, or a hint how to build it."""
     path = directory / name
