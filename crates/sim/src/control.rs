@@ -67,6 +67,7 @@ impl World {
         let zone = self.hosts[host as usize].zone;
         let labels = match self.scenario.zones() {
             1 => Vec::new(),
+            _ if !self.scenario.labels => Vec::new(),
             _ => vec![("zone".to_owned(), zone.to_string())],
         };
         Hello {

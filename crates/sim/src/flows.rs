@@ -3,6 +3,7 @@
 use pantala_core::PieceIndex;
 
 use crate::{
+    Turns,
     host::{State, Uplink},
     queue::{Flow, Happening, Index, Nanos},
     seat::Want,
@@ -32,6 +33,13 @@ impl World {
         }
     }
 
+    fn uplink_of(&self, sender: Option<Index>) -> &Uplink {
+        match sender {
+            Some(host) => &self.hosts[host as usize].up,
+            None => &self.origin,
+        }
+    }
+
     fn uplink(&mut self, sender: Option<Index>) -> &mut Uplink {
         match sender {
             Some(host) => &mut self.hosts[host as usize].up,
@@ -49,7 +57,7 @@ impl World {
         if sender.is_some_and(|host| !self.hosts[host as usize].alive()) {
             return;
         }
-        while let Some(flow) = self.uplink(sender).ring.pop_front() {
+        while let Some(flow) = self.next_flow(sender) {
             let sent = match flow {
                 Flow::Link(link) => self.send_block(link),
                 Flow::Run(run) => self.send_run_block(run),
@@ -66,12 +74,41 @@ impl World {
                 Flow::Run(run) => self.runs[run as usize].queued = more,
             }
             if more {
-                self.uplink(sender).ring.push_back(flow);
+                let slots = match self.scenario.uplink {
+                    Turns::Few(slots) if sender.is_some() => slots,
+                    _ => usize::MAX,
+                };
+                let ring = &mut self.uplink(sender).ring;
+                ring.insert(ring.len().min(slots.saturating_sub(1)), flow);
             }
             if sent {
                 return;
             }
         }
+    }
+
+    /// Whose turn it is.
+    fn next_flow(&mut self, sender: Option<Index>) -> Option<Flow> {
+        if self.scenario.uplink != Turns::Urgent {
+            return self.uplink(sender).ring.pop_front();
+        }
+        let ring = &self.uplink_of(sender).ring;
+        let urgency = |&(_, flow): &(usize, &Flow)| match *flow {
+            Flow::Link(link) => self.urgency(link),
+            Flow::Run(_) => 0,
+        };
+        let (at, _) = ring.iter().enumerate().min_by_key(urgency)?;
+        self.uplink(sender).ring.remove(at)
+    }
+
+    /// How many pieces lie between a child's reader and what the child can get next.
+    fn urgency(&self, at: Index) -> u32 {
+        let Some((piece, ..)) = self.ready(at) else {
+            return u32::MAX;
+        };
+        let child = &self.seats[self.links[at as usize].child as usize];
+        let reader = child.readers.iter().map(|reader| reader.next.get()).min();
+        piece.get().saturating_sub(reader.unwrap_or(0))
     }
 
     /// What a link's child can get next: the lowest piece that there is more of, from where, and how

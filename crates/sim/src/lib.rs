@@ -43,6 +43,6 @@ mod world;
 mod zones;
 
 pub use report::{PeerReport, Report};
-pub use scenario::{Arrivals, Between, Churn, Class, Fault, Requests, Scenario};
+pub use scenario::{Arrivals, Between, Churn, Class, Fault, Requests, Scenario, Turns};
 pub use series::Sample;
 pub use world::run;

@@ -30,6 +30,10 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// Who goes away in between.
     pub churn: Option<Churn>,
+    /// Which of its children an uplink sends to next.
+    pub uplink: Turns,
+    /// Whether the peers tell the supernode their zone.
+    pub labels: bool,
     /// What one turn of an uplink sends at most.
     pub block: u32,
     /// What of a block must have come before its receiver passes it on: the unit of relay. Less than
@@ -137,6 +141,20 @@ pub struct Churn {
     pub replace: bool,
 }
 
+/// In which order a peer's uplink serves the children that there is something to send to. The origin
+/// serves all by turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Turns {
+    /// All by turns.
+    #[default]
+    All,
+    /// So many by turns, in the order in which they came to wait; the others when one of those has
+    /// got all there is.
+    Few(usize),
+    /// Whoever's reader is nearest to what it would get.
+    Urgent,
+}
+
 /// When readers come.
 #[derive(Debug, Clone, Copy)]
 pub enum Arrivals {
@@ -229,6 +247,8 @@ impl Default for Scenario {
             arrivals: Arrivals::AtOnce,
             faults: Vec::new(),
             churn: None,
+            uplink: Turns::default(),
+            labels: true,
             block: 64 << 10,
             relay: 64 << 10,
             gather_news: Duration::ZERO,

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use pantala_sim::{Arrivals, Class, Fault, Report, Scenario, run};
+use pantala_sim::{Arrivals, Class, Fault, Report, Scenario, Turns, run};
 use pantala_store::Eviction;
-use pantala_window::WindowSize;
+use pantala_swarm::Shape;
+use pantala_window::{Order, WindowSize};
 
 const RATE: f64 = 200e6;
 const MIB: u64 = 1 << 20;
@@ -71,6 +72,45 @@ fn four_times_the_content_takes_four_times_as_long() {
     });
     assert!(ratio <= 1.015, "{ratio:.3} {report}");
     assert_eq!(report.origin_bytes, 256 * MIB);
+}
+
+/// They are slower; nothing is lost with them.
+#[test]
+fn swarms_without_lasting_trees_bring_everything() {
+    for shape in [Shape::Mesh, Shape::PerPiece] {
+        for lease_pieces in [0, 4] {
+            let mut scenario = eight();
+            scenario.swarm.shape = shape;
+            scenario.swarm.lease_pieces = lease_pieces;
+            scenario.picker.order = Order::RarestByLot;
+            scenario.uplink = Turns::Few(2);
+            let (report, _) = complete(scenario);
+            assert_eq!(report.origin_bytes, 64 * MIB, "{shape:?}: {report}");
+        }
+    }
+}
+
+/// Of two children that wait, one at a time gets all there is before the other gets any.
+#[test]
+fn an_uplink_serves_as_many_children_as_it_has_slots() {
+    let first_mib = |uplink| {
+        let mut scenario = eight();
+        scenario.swarm.stripes = 4;
+        scenario.uplink = uplink;
+        let (report, _) = complete(scenario);
+        report
+            .peers
+            .iter()
+            .filter_map(|peer| peer.first_mib)
+            .fold(f64::INFINITY, f64::min)
+    };
+    let (all, one) = (first_mib(Turns::All), first_mib(Turns::Few(1)));
+    assert!(one <= all, "{one} {all}");
+    assert_eq!(first_mib(Turns::Few(1000)), all);
+    complete(Scenario {
+        uplink: Turns::Urgent,
+        ..eight()
+    });
 }
 
 /// Why there is no chain beyond some length where nothing else is said: a hundred in a chain need

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
 
 use crate::{
-    Config, Output,
+    Config, Output, Shape,
     task::{Member, Out, Task},
 };
 
@@ -96,6 +96,11 @@ impl Task {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        let most = PieceIndex::new(first.get().saturating_add(config.lease_pieces));
+        let end = match (config.lease_pieces, end) {
+            (0, end) => end,
+            (_, end) => Some(end.map_or(most, |end| end.min(most))),
+        };
         // Forced: the piece itself is held or leased elsewhere.
         let end = end.map(|end| end.max(first.next()));
         self.leases.grant(peer, first, end, now);
@@ -150,8 +155,13 @@ impl Task {
             member.near = 0;
         }
         member.asked.1 += u32::from(member.asked.0 == piece);
-        let times = if late { LAST_RESORT } else { LAST_RESORT + 1 };
-        let desperate = member.asked.0 == piece && member.asked.1 >= times;
+        let times = if member.asked.0 == piece {
+            member.asked.1
+        } else {
+            1
+        };
+        let most = if late { LAST_RESORT } else { LAST_RESORT + 1 };
+        let desperate = times >= most;
         if self.leases.holds(peer, piece) {
             return;
         }
@@ -171,11 +181,22 @@ impl Task {
                 self.move_leases(lease.holder, Some(peer), config, now, out);
             } else if desperate && now.since(lease.progressed) > config.lease_timeout {
                 self.force(peer, piece, now, out);
+            } else if config.shape == Shape::Mesh && !late && times == 1 {
+                // It comes to its neighbours, or soon.
+                self.lend_next(peer, piece, config, now, out);
+            } else if config.shape == Shape::PerPiece && !late && !desperate {
+                self.line_up(peer, piece, lease.holder, config, out);
             } else {
                 self.introduce(peer, &[lease.holder], config, out);
             }
         } else if self.copies(piece) == 0 {
             self.grant(peer, piece, config, now, out);
+        } else if config.shape == Shape::PerPiece
+            && !late
+            && !desperate
+            && let Some(root) = self.holder_of(piece)
+        {
+            self.line_up(peer, piece, root, config, out);
         } else {
             let need = Need {
                 piece,
@@ -382,8 +403,12 @@ impl Task {
         if now >= self.looked + LOOK * self.members.len() as u32 {
             self.looked = now;
             self.watch_trust(config, now, out);
-            self.watch_pace(config, now, out);
+            if config.make_leaves {
+                self.watch_pace(config, now, out);
+            }
         }
-        self.consider_probe(config, now, out);
+        if config.probe {
+            self.consider_probe(config, now, out);
+        }
     }
 }

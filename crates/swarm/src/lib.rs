@@ -37,6 +37,7 @@ mod keep;
 mod learn;
 mod leases;
 mod lend;
+mod mesh;
 mod message;
 mod pace;
 mod parents;
@@ -48,5 +49,5 @@ mod task;
 mod tree;
 mod trust;
 
-pub use message::{Config, Event, Output, Stats};
+pub use message::{Config, Event, Output, Shape, Stats};
 pub use swarm::Swarm;

@@ -22,10 +22,35 @@ pub struct Config {
     pub fresh_for: Duration,
     /// How many parents besides the preferred ones a peer is told.
     pub others: usize,
+    /// What decides who pulls from whom.
+    pub shape: Shape,
+    /// The most pieces of one source lease; 0: up to what others hold or have leases for, so that one
+    /// transfer from the origin brings all. In a mesh who asks for a piece that another has the lease
+    /// for then gets the next ones, so that leases are spread over the members.
+    pub lease_pieces: u32,
+    /// Whether a member that does not keep up becomes a leaf, so that nobody waits for it.
+    pub make_leaves: bool,
+    /// Whether a lease holder that brings little is held against somebody else at the origin.
+    pub probe: bool,
     /// Tasks without a member are forgotten after this long.
     pub forget_after: Duration,
     /// Seed of the only randomness there is: which other parents a peer is told.
     pub seed: u64,
+}
+
+/// What decides who pulls from whom. Trees are best (`docs/performance.md`); the others are what they
+/// are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// Trees that last, as many as stripes: each member has a preferred parent in each.
+    #[default]
+    Trees,
+    /// No parent is preferred: each member is told [`Config::others`] neighbours by lot, which are told
+    /// of it as well, and pulls what those have.
+    Mesh,
+    /// A tree for each piece, made of who asks for it: each member asks for every piece and is told
+    /// whom to wait for.
+    PerPiece,
 }
 
 impl Default for Config {
@@ -37,6 +62,10 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(5),
             fresh_for: Duration::from_secs(10),
             others: 6,
+            shape: Shape::Trees,
+            lease_pieces: 0,
+            make_leaves: true,
+            probe: true,
             forget_after: Duration::from_secs(600),
             seed: 0,
         }

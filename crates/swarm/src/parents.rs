@@ -8,7 +8,8 @@ use pantala_core::{
 };
 
 use crate::{
-    Config, Output,
+    Config, Output, Shape,
+    mesh::neighbours,
     place::Group,
     task::{Member, Out, Task},
     tree::Fit,
@@ -104,7 +105,9 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        for peer in self.trees.take_changed() {
+        let changed = self.trees.take_changed();
+        // Without trees there is nothing to tell of them.
+        for peer in changed.into_iter().filter(|_| config.shape == Shape::Trees) {
             let told = self.members.get(&peer).map(|member| &member.told.preferred);
             let news = told.is_some_and(|told| {
                 let parents = self.trees.parents(peer).iter().copied();
@@ -149,7 +152,10 @@ impl Task {
     /// lot. Of a group that is large enough only those: who left the tree must not fetch again from
     /// afar what is near already.
     pub(crate) fn parents_of(&mut self, peer: PeerId, config: &Config) -> Parents {
-        let up = self.trees.parents(peer).to_vec();
+        let up = match config.shape {
+            Shape::Trees => self.trees.parents(peer).to_vec(),
+            Shape::Mesh | Shape::PerPiece => Vec::new(),
+        };
         let group = self.neighbourhood(peer);
         let mut others: Vec<PeerId> = Vec::new();
         let mut add = |id: PeerId| {
@@ -259,7 +265,7 @@ impl Task {
         };
         let most = match self.trees.barred(peer) {
             true => SLOW_OTHERS,
-            false => config.others.max(2),
+            false => neighbours(config),
         };
         let mut others = addrs;
         others.retain(|addr| addr.id != peer);

@@ -6,8 +6,8 @@ use pantala_core::{
 };
 
 use crate::{
-    Config, Output, keep::Keepers, leases::Leases, pace::Pace, place::Place, probe::Probes,
-    tree::Trees,
+    Config, Output, Shape, keep::Keepers, leases::Leases, mesh::PieceTree, pace::Pace,
+    place::Place, probe::Probes, tree::Trees,
 };
 
 /// One content and the peers that have or want it.
@@ -21,6 +21,8 @@ pub(crate) struct Task {
     pub(crate) copies: Vec<u32>,
     pub(crate) members: BTreeMap<PeerId, Member>,
     pub(crate) trees: Trees,
+    /// Where each piece has a tree of its own: those of the pieces that are asked for.
+    pub(crate) piece_trees: BTreeMap<PieceIndex, PieceTree>,
     pub(crate) leases: Leases,
     pub(crate) probes: Probes,
     pub(crate) keepers: Keepers,
@@ -63,6 +65,8 @@ pub(crate) struct Member {
     pub(crate) returned: Option<Time>,
     /// The late piece it asked for last, and how often in a row.
     pub(crate) asked: (PieceIndex, u32),
+    /// In how many pieces' own trees somebody was told to wait for it.
+    pub(crate) waited_for: u32,
     /// How many near it held that piece when it was last told of some.
     pub(crate) near: usize,
     pub(crate) told: Parents,
@@ -102,6 +106,7 @@ impl Task {
             copies: Vec::new(),
             members: BTreeMap::new(),
             trees: Trees::new(stripes, chain),
+            piece_trees: BTreeMap::new(),
             leases: Leases::default(),
             probes: Probes::default(),
             keepers: Keepers::default(),
@@ -196,6 +201,9 @@ impl Task {
         }
         self.attach_adrift(now);
         self.tell_parents(config, Some(peer), now, out);
+        if config.shape == Shape::Mesh {
+            self.meet(peer, config, out);
+        }
         self.deal_in(peer, out);
     }
 
@@ -227,6 +235,9 @@ impl Task {
         }
         self.attach_adrift(now);
         self.tell_parents(config, None, now, out);
+        if config.shape != Shape::Trees {
+            self.miss(peer, config, out);
+        }
         if self.members.is_empty() {
             self.empty_since = Some(now);
         }
@@ -468,6 +479,7 @@ impl Member {
             mute: false,
             returned: None,
             asked: (PieceIndex::new(u32::MAX), 0),
+            waited_for: 0,
             near: 0,
             told: Parents::default(),
         }

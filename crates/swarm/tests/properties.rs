@@ -6,7 +6,7 @@ use pantala_core::{
     ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
     control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, ToPeer, Trouble},
 };
-use pantala_swarm::{Config, Event, Swarm};
+use pantala_swarm::{Config, Event, Shape, Swarm};
 use proptest::prelude::*;
 
 const LENGTH: u64 = 20 << 20;
@@ -156,9 +156,11 @@ proptest! {
     #[test]
     fn nonsense_breaks_nothing(
         stripes in 0u32..4,
+        shape in prop::sample::select(vec![Shape::Trees, Shape::Mesh, Shape::PerPiece]),
+        lease_pieces in 0u32..3,
         events in prop::collection::vec((0u8..18, 0u8..8, any::<u32>()), 0..200),
     ) {
-        let mut swarm = Swarm::new(Config { stripes, ..Config::default() });
+        let mut swarm = Swarm::new(Config { stripes, shape, lease_pieces, ..Config::default() });
         let (mut now, mut heard) = (Time::ZERO, Heard::default());
         for (what, peer, n) in events {
             let peer = id(peer);

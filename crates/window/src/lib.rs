@@ -42,7 +42,8 @@ mod work;
 
 pub use leases::PieceRanges;
 pub use message::{
-    Action, AttemptId, Class, Config, Event, Failure, ParentId, ReaderId, RunId, Source, WindowSize,
+    Action, AttemptId, Class, Config, Event, Failure, Order, ParentId, ReaderId, RunId, Source,
+    WindowSize,
 };
 pub use picker::{Picker, Snapshot};
 pub use sequence::Sequences;

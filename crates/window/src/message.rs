@@ -33,6 +33,18 @@ pub enum WindowSize {
     },
 }
 
+/// In which order the window's pieces are asked for, behind the first ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// In order.
+    Ascending,
+    /// What the fewest parents have first; among equals in order.
+    Rarest,
+    /// What the fewest parents have first; among equals in an order that differs from peer to peer, so
+    /// that they ask for different ones and can exchange them.
+    RarestByLot,
+}
+
 /// What an operator or a simulation may set.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,6 +52,12 @@ pub struct Config {
     pub window: WindowSize,
     /// How long the head piece may make no progress before it is asked for a second time.
     pub patience: Duration,
+    /// How many parents may be asked for one piece at the same time: 1 never asks twice.
+    pub hedges: usize,
+    /// In which order the window's pieces are asked for.
+    pub order: Order,
+    /// How many of the window's first pieces are asked for in order, whatever is rare.
+    pub urgent: u32,
     /// How long a piece that nobody has may be wanted before the supernode is asked for its lease.
     pub ask_after: Duration,
     /// How long a lease is kept that the reader's window leaves no room to use; `None` keeps it
@@ -61,6 +79,9 @@ impl Default for Config {
         Self {
             window: WindowSize::Adaptive { min: 4, max: 64 },
             patience: Duration::from_millis(200),
+            hedges: 2,
+            order: Order::Rarest,
+            urgent: 2,
             ask_after: Duration::from_millis(60),
             return_after: Some(Duration::from_millis(300)),
             fallback: Duration::from_secs(2),

@@ -11,7 +11,7 @@ use crate::{
     requests::{Ask, HedgeCredit},
     runs::Run,
     wanted::Wanted,
-    work::{HEDGES, Work},
+    work::Work,
 };
 
 /// The brain of one task on one peer. See the crate's documentation.
@@ -271,7 +271,7 @@ impl Picker {
             .values()
             .all(|window| window.size() <= self.share)
             && self.work.iter().all(|(&piece, work)| {
-                work.attempts.len() <= HEDGES
+                work.attempts.len() <= self.config.hedges
                     && (work.attempts.is_empty() || !self.held.contains(piece))
             })
             && self.attempts.len()

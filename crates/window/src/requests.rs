@@ -6,11 +6,11 @@ use std::time::Duration;
 use pantala_core::{PieceIndex, Time};
 
 use crate::{
-    Action, AttemptId, Class, ParentId,
+    Action, AttemptId, Class, Order, ParentId,
     parents::Parent,
     picker::{Picker, Supernode},
     wanted::Wanted,
-    work::{Attempt, HEDGES, Work},
+    work::{Attempt, Work},
 };
 
 /// The window's first pieces go out in order, whatever is rare.
@@ -86,7 +86,7 @@ impl HedgeCredit {
 impl Picker {
     pub(crate) fn plan_requests(&mut self, wanted: &Wanted) {
         let mut work = self.work.iter().peekable();
-        let mut order: Vec<(bool, u32, usize, PieceIndex, u32)> = wanted
+        let mut order: Vec<(bool, usize, u32, PieceIndex, u32)> = wanted
             .iter()
             .filter(|(piece, _)| {
                 // Both ascend: this is one walk, not a search for each.
@@ -96,14 +96,17 @@ impl Picker {
             })
             .filter(|(piece, _)| !self.runs.iter().any(|run| run.covers(**piece)))
             .map(|(&piece, &urgency)| {
-                let urgent = urgency < URGENT;
-                let copies = if urgent {
+                let urgent = urgency < self.config.urgent;
+                let copies = if urgent || self.config.order == Order::Ascending {
                     0
                 } else {
                     self.parents.copies(piece)
                 };
-                let first = if urgent { urgency } else { 0 };
-                (!urgent, first, copies, piece, urgency)
+                let lot = match self.config.order {
+                    Order::RarestByLot if !urgent => self.lot(piece),
+                    _ => urgency.min(self.config.urgent),
+                };
+                (!urgent, copies, lot, piece, urgency)
             })
             .collect();
         order.sort_unstable();
@@ -149,6 +152,12 @@ impl Picker {
         }
     }
 
+    /// A piece's place in an order that is this peer's own.
+    fn lot(&self, piece: PieceIndex) -> u32 {
+        let mixed = (self.config.seed ^ u64::from(piece.get())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as u32
+    }
+
     /// Nobody is known to have the piece, or who was asked does not deliver: asks the supernode,
     /// after a moment, and again with growing pauses.
     pub(crate) fn ask(&mut self, piece: PieceIndex, late: bool) {
@@ -177,7 +186,7 @@ impl Picker {
     /// The supernode prefers somebody else now, and had its reasons: what another has begun and
     /// does not have itself is gone on with by the preferred one, if that has it or gets it.
     pub(crate) fn hasten_left_behind(&mut self) {
-        if !self.strayed || self.class == Class::Paused {
+        if !self.strayed || self.class == Class::Paused || self.config.hedges < 2 {
             return;
         }
         let mut strayed = false;
@@ -307,7 +316,7 @@ impl Picker {
         let stalled_at = progressed.unwrap_or(since).max(since) + patience;
         // Bytes trickle in, and somebody else has them all.
         let slow_at = since + self.slow_after(work, since);
-        if work.attempts.len() >= HEDGES
+        if work.attempts.len() >= self.config.hedges
             || stalled_at <= slow_at
             || work.attempts.iter().any(|attempt| attempt.complete)
         {
@@ -360,7 +369,7 @@ impl Picker {
             self.ask(piece, true);
             return;
         }
-        let second = (asked.len() < HEDGES)
+        let second = (asked.len() < self.config.hedges)
             .then(|| self.parents.second(piece, self.piece_size, &asked, now))
             .flatten();
         if let Some(second) = second {

@@ -4,9 +4,6 @@ use pantala_core::{PieceIndex, Time};
 
 use crate::{Action, AttemptId, ParentId, RunId, parents::Parents, picker::Picker, wanted::Wanted};
 
-/// Requests for one piece that may be under way at once.
-pub(crate) const HEDGES: usize = 2;
-
 /// Requests under way for one piece.
 #[derive(Debug, Default)]
 pub(crate) struct Work {

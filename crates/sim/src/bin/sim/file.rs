@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use pantala_sim::{Arrivals, Between, Churn, Class, Fault, Requests, Scenario};
 use pantala_store::Eviction;
-use pantala_window::WindowSize;
 use serde::Deserialize;
 
-use crate::units::{Bytes, Rate, Time};
+use crate::{
+    keys::{PickerKeys, SwarmKeys, UplinkKeys},
+    units::{Bytes, Rate, Time},
+};
 
 /// A file: what to simulate, and what is hoped for.
 #[derive(Debug, Deserialize)]
@@ -33,10 +35,13 @@ pub struct File {
     churn: Option<Leaving>,
     #[serde(default)]
     fault: Vec<Wrong>,
+    labels: Option<bool>,
     #[serde(default)]
     swarm: SwarmKeys,
     #[serde(default)]
     picker: PickerKeys,
+    #[serde(default)]
+    uplink: UplinkKeys,
     /// Figures and what they should be at most.
     #[serde(default)]
     pub goal: Vec<Goal>,
@@ -132,23 +137,6 @@ enum Wrong {
     SupernodeUp { at: Time },
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct SwarmKeys {
-    stripes: Option<u32>,
-    chain: Option<u32>,
-    others: Option<usize>,
-    lease_timeout: Option<Time>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct PickerKeys {
-    window_min: Option<u32>,
-    window_max: Option<u32>,
-    patience: Option<Time>,
-}
-
 /// What a figure should be at most.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -212,7 +200,21 @@ impl File {
         Ok(file)
     }
 
+    /// What [`File::read`] makes of a file's text, of its keys.
+    ///
+    /// # Errors
+    /// As [`File::read`], without the line.
+    pub fn of(keys: toml::Table) -> Result<Self, String> {
+        let file: Self = keys
+            .try_into()
+            .map_err(|error: toml::de::Error| error.to_string())?;
+        file.check()?;
+        Ok(file)
+    }
+
     fn check(&self) -> Result<(), String> {
+        self.picker.check()?;
+        self.uplink.check()?;
         let coming = &self.arrivals;
         if coming.per_second.is_some() && (coming.every.is_some() || coming.wave.is_some()) {
             return Err("arrivals: either per-second, or every, or wave and every".into());
@@ -314,8 +316,10 @@ impl File {
                 latency: or(&thin.latency, latency),
             })
             .collect();
+        scenario.labels = self.labels.unwrap_or(scenario.labels);
         self.swarm.set(&mut scenario);
         self.picker.set(&mut scenario);
+        self.uplink.set(&mut scenario);
         scenario
     }
 
@@ -370,31 +374,6 @@ impl Wrong {
     }
 }
 
-impl SwarmKeys {
-    fn set(&self, scenario: &mut Scenario) {
-        let swarm = &mut scenario.swarm;
-        swarm.stripes = self.stripes.unwrap_or(swarm.stripes);
-        swarm.chain = self.chain.unwrap_or(swarm.chain);
-        swarm.others = self.others.unwrap_or(swarm.others);
-        if let Some(timeout) = self.lease_timeout {
-            swarm.lease_timeout = timeout.0;
-        }
-    }
-}
-
-impl PickerKeys {
-    fn set(&self, scenario: &mut Scenario) {
-        let picker = &mut scenario.picker;
-        if let WindowSize::Adaptive { min, max } = &mut picker.window {
-            *min = self.window_min.unwrap_or(*min);
-            *max = self.window_max.unwrap_or(*max);
-        }
-        if let Some(patience) = self.patience {
-            picker.patience = patience.0;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,6 +401,8 @@ mod tests {
             ("latency = \"soon\"", "soon"),
             ("arrivals = { wave = 3 }", "every"),
             ("churn = { per-minute = 2.0 }", "per-minute"),
+            ("picker = { window = 4, window-max = 8 }", "window"),
+            ("uplink = { slots = 0 }", "slots"),
             ("goal = [{ figure = \"p98\", at-most = 1 }]", "p98"),
         ];
         for (line, named) in wrong {

@@ -1,7 +1,10 @@
-//! `sim run SCENARIO.toml`: simulates a scenario; `sim list`: says which there are.
+//! `sim run SCENARIO.toml`: simulates a scenario; `sim list`: says which there are; `sim compare`: policies
+//! against scenarios.
 
+mod compare;
 mod figures;
 mod file;
+mod keys;
 mod plot;
 mod table;
 mod units;
@@ -38,6 +41,22 @@ enum What {
         #[arg(long)]
         out: Option<PathBuf>,
     },
+    /// Simulates policies in the same scenarios and prints a Markdown table. In each cell: last byte ÷
+    /// (S/B), seconds until the last first MiB, longest stall in seconds, bytes from the origin ÷ S, and
+    /// between zones ÷ S.
+    Compare {
+        /// A comparison's file, or its name among those in `scenarios/comparisons`.
+        comparison: String,
+        /// Only policies with this in their names; repeatable.
+        #[arg(long)]
+        policy: Vec<String>,
+        /// Only scenarios with this in their names; repeatable.
+        #[arg(long)]
+        scenario: Vec<String>,
+        /// Simulate each with so many seeds; the table has the medians.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+    },
     /// Says which scenarios there are.
     List {
         /// Where they are.
@@ -53,6 +72,15 @@ fn main() -> ExitCode {
             seed,
             out,
         } => run(&scenario, seed, out.as_deref()),
+        What::Compare {
+            comparison,
+            policy,
+            scenario,
+            seeds,
+        } => {
+            let path = find(&comparison, Path::new("scenarios/comparisons"));
+            compare::run(&path, &policy, &scenario, seeds).map(|()| true)
+        }
         What::List { dir } => list(&dir).map(|()| true),
     };
     match done {
@@ -71,16 +99,22 @@ fn read(path: &Path) -> Result<File, String> {
     File::read(&text).map_err(|error| at(&error))
 }
 
+/// A file by its path, or by its name among those in a directory.
+fn find(name: &str, dir: &Path) -> PathBuf {
+    let path = PathBuf::from(name);
+    if !path.exists() && path.components().count() == 1 {
+        return dir.join(name).with_extension("toml");
+    }
+    path
+}
+
 /// Says whether all goals were met.
 #[expect(
     clippy::disallowed_methods,
     reason = "how long it takes in the world outside is one of the figures"
 )]
 fn run(name: &str, seed: Option<u64>, out: Option<&Path>) -> Result<bool, String> {
-    let mut path = PathBuf::from(name);
-    if !path.exists() && path.components().count() == 1 {
-        path = Path::new("scenarios").join(name).with_extension("toml");
-    }
+    let path = find(name, Path::new("scenarios"));
     let file = read(&path)?;
     let mut scenario = file.scenario();
     scenario.seed = seed.unwrap_or(scenario.seed);
