@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import re
 import subprocess
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ class Daemon:
     def metrics(self) -> dict[str, float]:
         """Its metrics, labels summed."""
         return metrics(*self.proxy, namespace=self.namespace)
+
+    def streams(self) -> list[dict[str, object]]:
+        """What streams there now, by its local API."""
+        return json.loads(_get(*self.proxy, "/v1/streams", self.namespace, "application/json")[1])
 
 
 @contextlib.contextmanager
@@ -106,9 +111,9 @@ def _healthy(address: str, port: int, namespace: str | None) -> bool:
         return False
 
 
-def _get(address: str, port: int, path: str, namespace: str | None) -> tuple[int, str]:
+def _get(address: str, port: int, path: str, namespace: str | None, accept: str = "*/*") -> tuple[int, str]:
     connection = http.client.HTTPConnection(address, port, timeout=5.0)
     with inside(namespace), contextlib.closing(connection):
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Accept": accept})
         response = connection.getresponse()
         return response.status, response.read().decode()

@@ -29,6 +29,7 @@ _READ = 256 * KIB
 _PACED_READ = 16 * KIB
 _FILE_TICK = 0.01
 _RSS_TICK = 0.05
+_PROGRESS_TICK = 0.02
 _EXIT_SECONDS = 30.0
 
 
@@ -63,6 +64,7 @@ class Outcome:
     longest_stall: float = 0.0
     wrong_at: int | None = None
     error: str | None = None
+    progress: list[tuple[float, int]] = field(default_factory=list)  # every so often: when, and bytes by then
 
     @property
     def complete(self) -> bool:
@@ -91,11 +93,14 @@ class _Meter:
         else:
             outcome.longest_stall = max(outcome.longest_stall, waited)
         outcome.received += count
+        if not outcome.progress or now - self._started - outcome.progress[-1][0] >= _PROGRESS_TICK:
+            outcome.progress.append((now - self._started, outcome.received))
         if outcome.first_mib is None and outcome.received >= min(MIB, self._truth.size):
             outcome.first_mib = now - self._started
 
     def end(self, now: float) -> None:
         """No more will come."""
+        self.outcome.progress.append((now - self._started, self.outcome.received))
         if self.outcome.received == self._truth.size:
             self.outcome.last_byte = now - self._started
         elif self.outcome.error is None:
@@ -365,12 +370,14 @@ class Reader:
         self._process = context.Process(target=_reader_main, args=(theirs, spec), daemon=True)
         self._process.start()
         theirs.close()
+        self.started: float | None = None
         self.program: int | None = None
         self.outcome: Outcome | None = None
         self.usage: processes.Usage | None = None
 
     def start(self, at: float, deadline: float) -> None:
         """Starts it at an instant of time.monotonic(); at another it gives up."""
+        self.started = at
         self.pipe.send((at, deadline))
 
     def receive(self) -> None:

@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Iterator
 
-from lib import modes, nginx, pantala, processes, scratch
+from lib import modes, nginx, pantala, plots, processes, scratch
 from lib.content import write_random
 from lib.network import Host, Network, sent_payload
 from lib.readers import Outcome, Reader
@@ -41,6 +41,7 @@ class Setup:
     webseed: bool
     rqbit: str
     timeout: float
+    plots: bool = False
 
     @property
     def floor(self) -> float | None:
@@ -51,9 +52,10 @@ class Setup:
 
 @dataclass
 class PeerResult:
-    """One peer's figures; times in seconds from its own start."""
+    """One peer's figures; times in seconds from its own start, which is in seconds from the common one."""
 
     peer: int
+    start: float
     odd: bool
     outcome: Outcome
     usage: processes.Usage | None
@@ -71,6 +73,7 @@ class Result:
     before_join: float | None = None
     crossed: tuple[float, float] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    series: plots.Series = field(default_factory=plots.Series)
 
     @property
     def others(self) -> list[PeerResult]:
@@ -139,6 +142,7 @@ class Result:
                 "peak_rss": self.peak_rss(),
             },
             "metrics": self.metrics,
+            "series": asdict(self.series),
             "peers": [asdict(peer) for peer in self.peers],
         }
 
@@ -222,6 +226,7 @@ class _Run:
         result.before_join = self._before_join
         result.crossed = self._network.crossed() if self._setup.scenario.zones is not None else None
         result.metrics = self._metrics()
+        result.series = self._series
         for reader in self._readers:
             reader.finish()
         odd = self._setup.scenario.odd_peers(self._setup.peers)
@@ -230,11 +235,15 @@ class _Run:
             if self._daemons:
                 usage = self._daemon_usage(index, usage_before[index])
             outcome = reader.outcome or Outcome(error="never answered")
-            result.peers.append(PeerResult(index + 1, index + 1 in odd, outcome, usage))
+            begun = (reader.started or self._start) - self._start
+            result.peers.append(PeerResult(index + 1, begun, index + 1 in odd, outcome, usage))
 
     def _go(self) -> None:
         """Starts the readers and waits for them, with the scenario's events in between."""
         scenario, start = self._setup.scenario, time.monotonic() + _LEAD
+        self._start = start
+        sampler = plots.Sampler(self._lab.origin, self._daemons, start) if self._setup.plots else None
+        self._series = sampler.series if sampler else plots.Series()
         deadline = start + self._setup.timeout
         joiner = self._readers[-1] if scenario.late_joiner else None
         floor = self._setup.floor or 0.0
@@ -248,6 +257,8 @@ class _Run:
             now = time.monotonic()
             if now > deadline + _GRACE:
                 return
+            if sampler and now >= sampler.due:
+                sampler.look()
             if kill_at is not None and now >= kill_at:
                 self._kill(scenario.kill or 0)
                 kill_at = None
@@ -255,7 +266,9 @@ class _Run:
                 self._before_join = self._origin_sent() - self._sent_before
                 joiner.start(now, deadline)
                 joiner = None
-            events = [at for at in (kill_at, join_at if joiner else None, deadline + _GRACE) if at is not None]
+            look_at = sampler.due if sampler else None
+            known = (kill_at, join_at if joiner else None, look_at, deadline + _GRACE)
+            events = [at for at in known if at is not None]
             pause = max(0.0, min(events) - now) if set(waiting) != {joiner and joiner.pipe} else 0.0
             for pipe in wait(list(waiting), pause + 0.001):
                 reader = waiting[pipe]  # type: ignore[index]
