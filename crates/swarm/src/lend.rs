@@ -407,8 +407,6 @@ impl Task {
                 self.watch_pace(config, now, out);
             }
         }
-        if config.probe {
-            self.consider_probe(config, now, out);
-        }
+        self.consider_probe(config, now, out);
     }
 }

@@ -276,6 +276,9 @@ impl Task {
     }
 
     fn start_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        if !config.probe {
+            return;
+        }
         let lead = self.leases.iter().find(|lease| lease.end.is_none());
         let Some((holder, first)) = lead.map(|lease| (lease.holder, lease.first)) else {
             return;
