@@ -77,15 +77,16 @@ def _windows(daemon: Daemon) -> Iterator[int]:
 def write(result: "Result", directory: Path) -> None:
     """completion.svg, origin.svg and, where there are daemons, windows.svg."""
     directory.mkdir(parents=True, exist_ok=True)
+    end = _end(result)
     setup, size = result.setup, result.setup.size / MIB
     title = f"{setup.mode}, {setup.peers} peers, {setup.rate:g} Mbit/s, {size:g} MiB, {setup.scenario.text}"
-    completion = svg(f"{title}: what the readers have", "seconds", "MiB in order", _completion(result))
+    completion = svg(f"{title}: what the readers have", "seconds", "MiB in order", _completion(result, end))
     (directory / "completion.svg").write_text(completion)
-    origin = [(at, sent / MIB) for at, sent in result.series.origin]
+    origin = [(at, sent / MIB) for at, sent in result.series.origin if at <= end]
     content = [(0.0, size), (origin[-1][0] if origin else 0.0, size)]
     lines = {"sent": origin, "content": content}
     (directory / "origin.svg").write_text(svg(f"{title}: bytes from the origin", "seconds", "MiB", lines))
-    if windows := [(at, sizes) for at, sizes in result.series.windows if sizes]:
+    if windows := [(at, sizes) for at, sizes in result.series.windows if sizes and at <= end]:
         lines = {
             "median": [(at, float(statistics.median(sizes))) for at, sizes in windows],
             "95 %": [(at, float(percentile([float(size) for size in sizes], 0.95))) for at, sizes in windows],
@@ -93,11 +94,20 @@ def write(result: "Result", directory: Path) -> None:
         (directory / "windows.svg").write_text(svg(f"{title}: windows", "seconds", "pieces", lines))
 
 
-def _completion(result: "Result") -> dict[str, Points]:
+def _end(result: "Result") -> float:
+    """Until when it is worth looking: a tenth longer than the others take, from whoever comes last on. A peer whose own
+    link is slow goes on for a minute."""
+    others = [peer.start + peer.outcome.progress[-1][0] for peer in result.peers if not peer.odd and peer.outcome.progress]
+    marked = [peer.start for peer in result.peers if peer.odd]
+    return 1.1 * (max(others, default=math.inf) + max(marked, default=0.0))
+
+
+def _completion(result: "Result", end: float) -> dict[str, Points]:
     """How much the first, the median and the last of the readers have at each time, and who is marked."""
     def of(odd: bool) -> list[Points]:
         return [
-            [(0.0, 0.0)] + [(peer.start + at, got / MIB) for at, got in peer.outcome.progress]
+            [(peer.start, 0.0)]
+            + [(peer.start + at, got / MIB) for at, got in peer.outcome.progress if peer.start + at <= end]
             for peer in result.peers
             if peer.odd == odd
         ]
