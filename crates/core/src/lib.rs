@@ -9,6 +9,7 @@
 pub mod control;
 mod digest;
 mod error;
+mod flat;
 mod geometry;
 mod id;
 mod meta;
@@ -19,6 +20,7 @@ mod turn;
 
 pub use digest::{ContentDigest, ContentHasher, DigestParseError, PieceDigest};
 pub use error::{Error, Kind, Result, Who};
+pub use flat::Flat;
 pub use geometry::{BLOCK_MAX, ByteRange, Geometry, MAX_PIECE, MIN_PIECE, PieceIndex};
 pub use id::{IdParseError, PeerId, ResourceKey, TaskId, display_url};
 pub use meta::{ContentMeta, Validators};

@@ -56,6 +56,38 @@ impl PieceSet {
         self.len == 0
     }
 
+    /// How many of the pieces `[first, end)` are in.
+    pub fn count(&self, first: PieceIndex, end: PieceIndex) -> u32 {
+        let (first, end) = (first.get(), end.get().min(self.words.len() as u32 * 64));
+        if first >= end {
+            return 0;
+        }
+        let (from, to) = (first as usize / 64, (end as usize - 1) / 64);
+        let low = u64::MAX << (first % 64);
+        let high = u64::MAX >> (63 - (end - 1) % 64);
+        if from == to {
+            return (self.words[from] & low & high).count_ones();
+        }
+        let between = self.words[from + 1..to].iter();
+        (self.words[from] & low).count_ones()
+            + between.map(|word| word.count_ones()).sum::<u32>()
+            + (self.words[to] & high).count_ones()
+    }
+
+    /// The first piece from `first` on that is not in.
+    pub fn first_gap(&self, first: PieceIndex) -> PieceIndex {
+        let (mut word, _) = split(first);
+        let mut bits = match self.words.get(word) {
+            Some(bits) => !bits & (u64::MAX << (first.get() % 64)),
+            None => return first,
+        };
+        while bits == 0 {
+            word += 1;
+            bits = self.words.get(word).map_or(u64::MAX, |bits| !bits);
+        }
+        PieceIndex::new(word as u32 * 64 + bits.trailing_zeros())
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.words.clear();
@@ -130,6 +162,12 @@ mod tests {
                 prop_assert_eq!(set.len() as usize, model.len());
             }
             prop_assert!(set.iter().map(PieceIndex::get).eq(model.iter().copied()));
+            for (first, end) in [(0, 300), (5, 5), (70, 130), (64, 128), (130, 70), (290, 900)] {
+                let count = model.iter().filter(|&&piece| first <= piece && piece < end).count();
+                prop_assert_eq!(set.count(PieceIndex::new(first), PieceIndex::new(end)) as usize, count);
+                let gap = (first..).find(|piece| !model.contains(piece));
+                prop_assert_eq!(Some(set.first_gap(PieceIndex::new(first)).get()), gap);
+            }
             let from_runs: Vec<u32> =
                 set.runs().iter().flat_map(|(first, count)| first.get()..first.get() + count).collect();
             prop_assert!(from_runs.into_iter().eq(model));

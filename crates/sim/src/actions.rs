@@ -264,7 +264,7 @@ impl World {
         let Some(picker) = &mut seat.picker else {
             return;
         };
-        for (attempt, request) in seat.attempts.values_mut() {
+        for (attempt, request) in seat.attempts.iter_mut() {
             if request.bytes > request.told {
                 request.told = request.bytes;
                 let bytes = u64::from(request.bytes);

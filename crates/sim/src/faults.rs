@@ -1,7 +1,8 @@
 //! What goes wrong on purpose.
 
+use pantala_core::Flat;
+
 use crate::{
-    flat::Flat,
     host::State,
     queue::{Happening, Index},
     scenario::Fault,

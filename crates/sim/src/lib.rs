@@ -27,7 +27,6 @@ mod cache;
 mod control;
 mod draw;
 mod faults;
-mod flat;
 mod flows;
 mod host;
 mod links;

@@ -1,13 +1,12 @@
 //! How links to parents come and go, and what is asked over them.
 
 use pantala_core::{
-    PieceIndex,
+    Flat, PieceIndex,
     control::{FromPeer, Trouble},
 };
 use pantala_window::{AttemptId, Event, Failure, ParentId};
 
 use crate::{
-    flat::Flat,
     host::State,
     queue::{Flow, Happening, Index},
     seat::{Link, News, Want},

@@ -1,10 +1,9 @@
 //! Readers: how they come, what they take, and what memory lets go of.
 
-use pantala_core::{PieceIndex, control::FromPeer};
+use pantala_core::{Flat, PieceIndex, control::FromPeer};
 use pantala_window::{Event, Picker, ReaderId};
 
 use crate::{
-    flat::Flat,
     queue::{Happening, Index, Nanos, time},
     seat::{News, Reader, Seat},
     world::{World, index_of_task},

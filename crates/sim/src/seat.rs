@@ -1,10 +1,7 @@
-use pantala_core::{PeerId, PieceIndex, PieceSet, control::Parents};
+use pantala_core::{Flat, PeerId, PieceIndex, PieceSet, control::Parents};
 use pantala_window::{AttemptId, Picker, PieceRanges, ReaderId, RunId};
 
-use crate::{
-    flat::Flat,
-    queue::{Index, Nanos},
-};
+use crate::queue::{Index, Nanos};
 
 /// One host's part in one task: what a daemon would have around its brain.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ impl Picker {
             Event::ReaderOpened { reader, first, end } => self.opened(reader, first, end),
             Event::ReaderTook { reader, next } => return self.took(reader, next),
             Event::ReaderClosed { reader } => {
-                self.readers.remove(&reader);
+                self.readers.remove(reader);
             }
             Event::Share { pieces } => {
                 self.share = pieces.max(1);
@@ -44,10 +44,9 @@ impl Picker {
                 // what trickles in would have come sooner if it could.
                 let leases = self.leases.clone();
                 self.release(|parents, piece, attempt| {
-                    let parent = parents.known.get(&attempt.parent);
+                    let parent = parents.known.get(attempt.parent);
                     leases.contains(piece)
-                        && (attempt.bytes == 0
-                            || !parent.is_some_and(|parent| parent.holds.contains(piece)))
+                        && (attempt.bytes == 0 || !parent.is_some_and(|parent| parent.holds(piece)))
                 });
             }
             Event::LeaseEnded { first, end } => self.leases.remove(first, end),
@@ -97,7 +96,7 @@ impl Picker {
                 true
             }
             Event::ParentDown { parent } => {
-                self.parents.known.remove(&parent);
+                self.parents.known.remove(parent);
                 for preferred in &mut self.parents.preferred {
                     *preferred = preferred.filter(|&id| id != parent);
                 }
@@ -115,8 +114,8 @@ impl Picker {
                 first,
                 count,
             } => {
-                if let Some(parent) = self.parents.known.get_mut(&parent) {
-                    run(first, count).for_each(|piece| parent.lacks(piece));
+                if let Some(parent) = self.parents.known.get_mut(parent) {
+                    parent.stock.lack(first, count);
                 }
                 // Without a supernode it may be the origin's turn now.
                 matches!(self.supernode, Supernode::Down { .. })
@@ -139,17 +138,12 @@ impl Picker {
     /// A parent has pieces, or the beginning of one. Something is to be decided only if that is
     /// news for a piece that a window lacks and nobody brings, or brings too late.
     fn parent_has(&mut self, id: ParentId, first: PieceIndex, count: u32, whole: bool) -> bool {
-        let Some(parent) = self.parents.known.get_mut(&id) else {
+        let Some(parent) = self.parents.known.get_mut(id) else {
             return false;
         };
-        for piece in run(first, count) {
-            parent.without.remove(piece);
-            if whole {
-                parent.receiving.remove(piece);
-                parent.holds.insert(piece);
-            } else {
-                parent.receiving.insert(piece);
-            }
+        match whole {
+            true => parent.stock.hold(first, count),
+            false => parent.stock.receive(first, count),
         }
         self.matters(id, first, count)
     }
@@ -165,14 +159,12 @@ impl Picker {
                 if self.held.contains(piece) {
                     continue;
                 }
-                let Some(work) = self.work.get_mut(&piece) else {
+                let Some(work) = self.work.get_mut(piece) else {
                     news = true;
                     continue;
                 };
                 let asked = work.attempts.iter_mut().filter(|work| work.parent == id);
-                asked.for_each(|attempt| {
-                    attempt.able.get_or_insert(now);
-                });
+                asked.for_each(|attempt| attempt.is_able(now));
                 lacking = true;
                 if piece == window.base() {
                     head = true;
@@ -191,12 +183,7 @@ impl Picker {
         }
         // A head piece may only be late sooner than thought.
         self.glance |= head;
-        lacking
-            && self
-                .parents
-                .known
-                .values()
-                .any(|parent| parent.demoted(now))
+        lacking && self.parents.any_demoted(now)
     }
 
     fn opened(&mut self, reader: ReaderId, first: PieceIndex, end: Option<PieceIndex>) {
@@ -208,14 +195,12 @@ impl Picker {
     }
 
     fn took(&mut self, reader: ReaderId, next: PieceIndex) -> bool {
-        let held = &self.held;
-        let Some(window) = self.readers.get_mut(&reader) else {
+        let gap = self.held.first_gap(next);
+        let Some(window) = self.readers.get_mut(reader) else {
             return false;
         };
-        let ready = (next.get()..window.edge().get())
-            .take_while(|&piece| held.contains(PieceIndex::new(piece)))
-            .count();
-        window.take(next, ready as u32, self.config.window, self.share, self.now);
+        let ready = gap.min(window.edge()).get().saturating_sub(next.get());
+        window.take(next, ready, self.config.window, self.share, self.now);
         true
     }
 
@@ -224,7 +209,7 @@ impl Picker {
         for window in self.readers.values_mut() {
             window.limit(end);
         }
-        let past: Vec<PieceIndex> = self.work.range(end..).map(|(&piece, _)| piece).collect();
+        let past: Vec<PieceIndex> = self.work.keys().filter(|&piece| piece >= end).collect();
         for piece in past {
             self.drop_work(piece);
         }
@@ -263,41 +248,49 @@ impl Picker {
         run.receiving = true;
         run.blocked_since = None;
         run.offered = false;
-        self.work.entry(piece).or_default().run = Some(run.id);
+        self.work.get_or_default(piece).run = Some(run.id);
         true
     }
 
     fn progressed(&mut self, id: AttemptId, bytes: u64) {
         let (now, size) = (self.now, self.piece_size);
-        let Some(attempt) = self.attempt(id) else {
+        let Some((_, attempt)) = self.attempt(id) else {
             return;
         };
         if bytes > attempt.bytes {
+            let before = attempt.left(size);
             attempt.bytes = bytes;
             attempt.progressed = now;
-            let parent = attempt.parent;
+            let (parent, left) = (attempt.parent, attempt.left(size));
             self.last_byte = now;
-            if let Some(parent) = self.parents.known.get_mut(&parent) {
-                parent.outstanding.insert(id, size.saturating_sub(bytes));
+            if let Some(parent) = self.parents.known.get_mut(parent) {
+                parent.brought(before, left);
                 parent.heard(now);
             }
         }
     }
 
     fn fetched(&mut self, id: AttemptId, bytes: u64) -> bool {
-        let now = self.now;
-        let Some(attempt) = self.attempt(id) else {
+        let (now, size) = (self.now, self.piece_size);
+        let Some((piece, _)) = self.attempt(id) else {
             return false;
         };
-        attempt.complete = true;
-        attempt.bytes = bytes;
-        attempt.progressed = now;
-        let (parent, hedge) = (attempt.parent, attempt.hedge);
-        if hedge {
-            self.hedges.won();
-        }
-        if let Some(parent) = self.parents.known.get_mut(&parent) {
-            parent.delivered(id, bytes, now);
+        let parents = &mut self.parents;
+        let attempts = self.work.get_mut(piece);
+        let mut attempts = attempts
+            .into_iter()
+            .flat_map(|work| work.attempts.iter_mut());
+        if let Some(attempt) = attempts.find(|attempt| attempt.id == id) {
+            if let Some(parent) = parents.known.get_mut(attempt.parent) {
+                parent.ended(attempt, size);
+                parent.delivered(bytes, now);
+            }
+            attempt.complete = true;
+            attempt.bytes = bytes;
+            attempt.progressed = now;
+            if attempt.hedge {
+                self.hedges.won();
+            }
         }
         // A pause for want of anybody to ask says nothing of how quick our link is.
         let took = now.since(self.last_came).min(USUAL_MAX);
@@ -311,36 +304,28 @@ impl Picker {
 
     fn failed(&mut self, attempt: AttemptId, failure: Failure) -> bool {
         let now = self.now;
-        let Some((piece, at)) = self.find(attempt) else {
+        let Some((piece, parent)) = self.end_attempt(attempt) else {
             return false;
         };
-        let parent = self.remove_attempt(piece, at);
         self.tried.insert(piece);
-        if let Some(parent) = self.parents.known.get_mut(&parent) {
-            match failure {
-                Failure::NotHere => parent.lacks(piece),
-                Failure::Busy => parent.avoid(now, BUSY_REST),
-                Failure::Gone => parent.strike(now),
-            }
-        }
+        self.parents.judge(parent, |parent| match failure {
+            Failure::NotHere => parent.stock.lack(piece, 1),
+            Failure::Busy => parent.avoid(now, BUSY_REST),
+            Failure::Gone => parent.strike(now),
+        });
         true
     }
 
     fn corrupt(&mut self, attempt: AttemptId) -> bool {
         let now = self.now;
-        let Some((piece, at)) = self.find(attempt) else {
+        let Some((piece, parent)) = self.end_attempt(attempt) else {
             return false;
         };
-        let parent = self.remove_attempt(piece, at);
         self.tried.insert(piece);
-        if let Some(parent) = self.parents.known.get_mut(&parent) {
+        self.parents.judge(parent, |parent| {
             parent.lied(now);
-            parent.lacks(piece);
-        }
+            parent.stock.lack(piece, 1);
+        });
         true
     }
-}
-
-fn run(first: PieceIndex, count: u32) -> impl Iterator<Item = PieceIndex> {
-    (first.get()..first.get().saturating_add(count)).map(PieceIndex::new)
 }

@@ -27,15 +27,18 @@
 //! 4. The origin is asked only for leased pieces, or, when there is no supernode, for pieces that
 //!    no parent can deliver, after a pause that differs from peer to peer.
 
+mod attempts;
 mod events;
 mod leases;
 mod message;
 mod origin;
 mod parents;
 mod picker;
+mod pins;
 mod requests;
 mod runs;
 mod sequence;
+mod stock;
 mod wanted;
 mod window;
 mod work;

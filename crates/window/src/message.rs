@@ -52,7 +52,7 @@ pub struct Config {
     pub window: WindowSize,
     /// How long the head piece may make no progress before it is asked for a second time.
     pub patience: Duration,
-    /// How many parents may be asked for one piece at the same time: 1 never asks twice.
+    /// How many parents may be asked for one piece at the same time, 2 at most: 1 never asks twice.
     pub hedges: usize,
     /// In which order the window's pieces are asked for.
     pub order: Order,

@@ -49,7 +49,7 @@ impl Picker {
                 && run.goal.is_none_or(|goal| reach < goal)
                 && self
                     .work
-                    .get(&reach)
+                    .get(reach)
                     .is_none_or(|work| work.attempts.is_empty())
             {
                 reach = reach.next();
@@ -105,7 +105,7 @@ impl Picker {
             && run.goal.is_none_or(|goal| run.next < goal)
             && self.may_ask_origin(run.next)
             && self.readers.values().any(beyond)
-            && !self.work.contains_key(&run.next)
+            && !self.work.contains(run.next)
     }
 
     pub(crate) fn open_runs(&mut self, wanted: &Wanted) {
@@ -126,7 +126,7 @@ impl Picker {
                 1
             };
             if !self.may_ask_origin(first)
-                || self.work.get(&first).is_some_and(Work::is_busy)
+                || self.work.get(first).is_some_and(Work::is_busy)
                 || self.runs.iter().any(|run| run.covers(first))
             {
                 continue;
@@ -141,7 +141,7 @@ impl Picker {
             let mut until = first;
             while wanted.contains_key(&until)
                 && self.may_ask_origin(until)
-                && !self.work.get(&until).is_some_and(Work::is_busy)
+                && !self.work.get(until).is_some_and(Work::is_busy)
                 && !self.runs.iter().any(|run| run.covers(until))
             {
                 until = until.next();

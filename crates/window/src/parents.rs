@@ -1,20 +1,18 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use pantala_core::{PieceIndex, PieceSet, Time};
+use pantala_core::{Flat, PieceIndex, Time};
 
-use crate::{AttemptId, ParentId, requests::URGENT};
+use crate::{ParentId, attempts::Attempt, requests::URGENT, stock::Stock};
 
 /// What is known of one parent.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    /// Complete pieces it holds.
-    pub holds: PieceSet,
-    /// Pieces it has the first bytes of.
-    pub receiving: PieceSet,
-    /// Pieces it had and dropped, or said it will not get: no use waiting there.
-    pub without: PieceSet,
-    /// Bytes each request to it still has to bring.
-    pub outstanding: BTreeMap<AttemptId, u64>,
+    /// What it has of which piece.
+    pub stock: Stock,
+    /// Requests to it that are not complete.
+    requests: u32,
+    /// Bytes that they still have to bring.
+    outstanding: u64,
     /// Bytes a second while requests were under way; `None` until measured.
     rate: Option<f64>,
     /// When it last completed a piece for us, or became busy.
@@ -39,10 +37,9 @@ const STRIKES_MAX: u32 = 6;
 impl Parent {
     pub fn new(now: Time) -> Self {
         Self {
-            holds: PieceSet::new(),
-            receiving: PieceSet::new(),
-            without: PieceSet::new(),
-            outstanding: BTreeMap::new(),
+            stock: Stock::default(),
+            requests: 0,
+            outstanding: 0,
             rate: None,
             busy_since: now,
             heard: now,
@@ -54,16 +51,19 @@ impl Parent {
         }
     }
 
-    /// Whether it has the piece or the beginning of it.
-    pub fn has(&self, piece: PieceIndex) -> bool {
-        self.holds.contains(piece) || self.receiving.contains(piece)
+    /// Whether it has the whole piece.
+    pub fn holds(&self, piece: PieceIndex) -> bool {
+        self.stock.holds(piece)
     }
 
-    /// It does not have the piece and will not get it.
-    pub fn lacks(&mut self, piece: PieceIndex) {
-        self.without.insert(piece);
-        self.holds.remove(piece);
-        self.receiving.remove(piece);
+    /// Whether it has the piece or the beginning of it.
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        self.stock.has(piece)
+    }
+
+    /// Whether requests to it are under way.
+    pub fn is_asked(&self) -> bool {
+        self.requests > 0
     }
 
     /// Whether it should be left alone for now.
@@ -76,15 +76,9 @@ impl Parent {
         self.demoted_since
     }
 
-    /// When it gets another chance.
-    pub fn demoted_until(&self) -> Time {
-        self.demoted_until
-    }
-
     /// Seconds until it would have delivered what waits there and `bytes` more.
     pub fn queue(&self, bytes: u64) -> f64 {
-        let waiting: u64 = self.outstanding.values().sum();
-        (waiting + bytes) as f64 / self.rate.unwrap_or(UNMEASURED)
+        (self.outstanding + bytes) as f64 / self.rate.unwrap_or(UNMEASURED)
     }
 
     /// Whether both were measured and it delivers less than half of what the other does.
@@ -107,17 +101,31 @@ impl Parent {
         self.hush
     }
 
-    pub fn asked(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
-        if self.outstanding.is_empty() {
+    /// It is asked for a piece of so many bytes.
+    pub fn asked(&mut self, bytes: u64, now: Time) {
+        if self.requests == 0 {
             self.busy_since = now;
         }
-        self.outstanding.insert(attempt, bytes);
+        self.requests += 1;
+        self.outstanding += bytes;
+    }
+
+    /// What a request has to bring, `before`, became `left`.
+    pub fn brought(&mut self, before: u64, left: u64) {
+        self.outstanding = (self.outstanding + left).saturating_sub(before);
+    }
+
+    /// A request is not under way any more, if it was.
+    pub fn ended(&mut self, attempt: &Attempt, size: u64) {
+        if !attempt.complete {
+            self.requests = self.requests.saturating_sub(1);
+            self.outstanding = self.outstanding.saturating_sub(attempt.left(size));
+        }
     }
 
     /// A request brought all its bytes.
-    pub fn delivered(&mut self, attempt: AttemptId, bytes: u64, now: Time) {
+    pub fn delivered(&mut self, bytes: u64, now: Time) {
         self.heard(now);
-        self.outstanding.remove(&attempt);
         let took = now.since(self.busy_since).as_secs_f64().max(1e-4);
         let rate = bytes as f64 / took;
         self.rate = Some(self.rate.map_or(rate, |old| 0.7 * old + 0.3 * rate));
@@ -151,8 +159,10 @@ impl Parent {
 /// All parents there is a link to.
 #[derive(Debug, Default)]
 pub(crate) struct Parents {
-    pub known: BTreeMap<ParentId, Parent>,
+    pub known: Flat<ParentId, Parent>,
     pub preferred: Vec<Option<ParentId>>,
+    /// From then on nobody is avoided.
+    rested: Time,
 }
 
 impl Parents {
@@ -162,6 +172,25 @@ impl Parents {
             return None;
         }
         self.preferred[piece.get() as usize % self.preferred.len()]
+    }
+
+    /// A parent may be avoided after what `judge` does.
+    pub fn judge(&mut self, id: ParentId, judge: impl FnOnce(&mut Parent)) {
+        if let Some(parent) = self.known.get_mut(id) {
+            judge(parent);
+            self.rested = self.rested.max(parent.demoted_until);
+        }
+    }
+
+    /// Whether any parent is avoided.
+    pub fn any_demoted(&self, now: Time) -> bool {
+        now < self.rested && self.known.values().any(|parent| parent.demoted(now))
+    }
+
+    /// When the next one that is avoided is avoided no more.
+    pub fn next_rested(&self, now: Time) -> Option<Time> {
+        let avoided = self.known.values().filter(|parent| parent.demoted(now));
+        avoided.map(|parent| parent.demoted_until).min()
     }
 
     /// How many parents have the piece or its beginning.
@@ -184,22 +213,20 @@ impl Parents {
         limit: usize,
         now: Time,
     ) -> Option<ParentId> {
-        let usable = |parent: &Parent| !parent.demoted(now) && parent.outstanding.len() < limit;
+        let usable = |parent: &Parent| !parent.demoted(now) && (parent.requests as usize) < limit;
         let preferred = self
             .preferred(piece)
-            .and_then(|id| Some((id, self.known.get(&id)?)));
+            .and_then(|id| Some((id, self.known.get(id)?)));
         let preferred =
-            preferred.filter(|(_, parent)| usable(parent) && !parent.without.contains(piece));
-        let holder = self.quickest(
-            |_, parent| usable(parent) && parent.holds.contains(piece),
-            bytes,
-        );
+            preferred.filter(|(_, parent)| usable(parent) && !parent.stock.lacks(piece));
+        let holder = self.quickest(|_, parent| usable(parent) && parent.holds(piece), bytes);
         match (preferred, holder) {
-            (Some((id, parent)), Some((holder, _))) if parent.holds.contains(piece) => {
+            (Some((id, parent)), Some((holder, _))) if parent.holds(piece) => {
                 // Who else has it has children of his own: leaving the tree takes from them, and
                 // is only worth it where the preferred parent is known to be slow.
-                let better = &self.known[&holder];
-                Some(if parent.is_slower(better) { holder } else { id })
+                let slower = self.known.get(holder);
+                let slower = slower.is_some_and(|better| parent.is_slower(better));
+                Some(if slower { holder } else { id })
             }
             // The reader needs it now: who has it comes before who will have it.
             (Some((_, parent)), Some((holder, _))) if urgency < URGENT && !parent.has(piece) => {
@@ -209,7 +236,7 @@ impl Parents {
             (None, Some((holder, _))) => Some(holder),
             (None, None) => self
                 .quickest(
-                    |_, parent| usable(parent) && parent.receiving.contains(piece),
+                    |_, parent| usable(parent) && parent.stock.receives(piece),
                     bytes,
                 )
                 .map(|(id, _)| id)
@@ -220,14 +247,14 @@ impl Parents {
     /// Whether somebody who is not avoided has or should get the piece.
     pub fn has_better(&self, piece: PieceIndex, bytes: u64, limit: usize, now: Time) -> bool {
         self.choose(piece, bytes, URGENT, limit, now)
-            .and_then(|id| self.known.get(&id))
+            .and_then(|id| self.known.get(id))
             .is_some_and(|parent| !parent.demoted(now))
     }
 
     /// A parent that was late is better than none.
     fn last_resort(&self, piece: PieceIndex, bytes: u64, limit: usize) -> Option<ParentId> {
         self.quickest(
-            |_, parent| parent.has(piece) && parent.outstanding.len() < limit,
+            |_, parent| parent.has(piece) && (parent.requests as usize) < limit,
             bytes,
         )
         .map(|(id, _)| id)
@@ -242,36 +269,33 @@ impl Parents {
         asked: &[ParentId],
         now: Time,
     ) -> Option<ParentId> {
-        let may = |id: &ParentId, parent: &Parent| !asked.contains(id) && !parent.demoted(now);
-        self.quickest(
-            |id, parent| may(id, parent) && parent.holds.contains(piece),
-            bytes,
-        )
-        .or_else(|| {
-            self.quickest(
-                |id, parent| may(id, parent) && parent.receiving.contains(piece),
-                bytes,
-            )
-        })
-        .map(|(id, _)| id)
+        let may = |id: ParentId, parent: &Parent| !asked.contains(&id) && !parent.demoted(now);
+        self.quickest(|id, parent| may(id, parent) && parent.holds(piece), bytes)
+            .or_else(|| {
+                self.quickest(
+                    |id, parent| may(id, parent) && parent.stock.receives(piece),
+                    bytes,
+                )
+            })
+            .map(|(id, _)| id)
     }
 
     /// Whether somebody holds the piece who was not asked for it and is not avoided.
     pub fn another_holds(&self, piece: PieceIndex, asked: &[ParentId], now: Time) -> bool {
-        self.known.iter().any(|(id, parent)| {
-            !asked.contains(id) && !parent.demoted(now) && parent.holds.contains(piece)
-        })
+        self.known
+            .iter()
+            .any(|(id, parent)| !asked.contains(&id) && !parent.demoted(now) && parent.holds(piece))
     }
 
     fn quickest(
         &self,
-        may: impl Fn(&ParentId, &Parent) -> bool,
+        may: impl Fn(ParentId, &Parent) -> bool,
         bytes: u64,
     ) -> Option<(ParentId, f64)> {
         self.known
             .iter()
-            .filter(|(id, parent)| may(id, parent))
-            .map(|(&id, parent)| (id, parent.queue(bytes)))
+            .filter(|(id, parent)| may(*id, parent))
+            .map(|(id, parent)| (id, parent.queue(bytes)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
     }
 }

@@ -1,13 +1,12 @@
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
-use pantala_core::{PieceIndex, PieceSet, Time};
+use pantala_core::{Flat, PieceIndex, PieceSet, Time};
 
 use crate::{
     Action, AttemptId, Class, Config, Event, PieceRanges, ReaderId, Window,
+    attempts::HEDGES,
     parents::Parents,
+    pins::Pins,
     requests::{Ask, HedgeCredit},
     runs::Run,
     wanted::Wanted,
@@ -23,12 +22,11 @@ pub struct Picker {
     /// The piece after the last, when known.
     pub(crate) end: Option<PieceIndex>,
     pub(crate) held: PieceSet,
-    pub(crate) readers: BTreeMap<ReaderId, Window>,
+    pub(crate) readers: Flat<ReaderId, Window>,
     pub(crate) share: u32,
-    pub(crate) pinned: PieceSet,
-    pub(crate) work: BTreeMap<PieceIndex, Work>,
+    pub(crate) work: Flat<PieceIndex, Work>,
     /// The piece each request is for.
-    pub(crate) attempts: BTreeMap<AttemptId, PieceIndex>,
+    pub(crate) attempts: Flat<AttemptId, PieceIndex>,
     pub(crate) parents: Parents,
     pub(crate) leases: PieceRanges,
     pub(crate) vouched: PieceRanges,
@@ -37,7 +35,7 @@ pub struct Picker {
     pub(crate) class: Class,
     pub(crate) paused_since: Time,
     /// What the supernode is asked for, or soon will be.
-    pub(crate) asks: BTreeMap<PieceIndex, Ask>,
+    pub(crate) asks: Flat<PieceIndex, Ask>,
     /// Pieces of which everybody who has them delivers nothing, while there is no supernode.
     pub(crate) desperate: PieceSet,
     /// Pieces that somebody was asked for in vain.
@@ -62,8 +60,7 @@ pub struct Picker {
     pub(crate) strayed: bool,
     /// Kept from plan to plan for its memory.
     wanted: Wanted,
-    /// The windows, from and to, whose pieces are pinned.
-    pinned_for: Vec<(PieceIndex, PieceIndex)>,
+    pins: Pins,
     pub(crate) actions: VecDeque<Action>,
 }
 
@@ -99,11 +96,10 @@ impl Picker {
             now,
             end: None,
             held: PieceSet::new(),
-            readers: BTreeMap::new(),
+            readers: Flat::new(),
             share: u32::MAX,
-            pinned: PieceSet::new(),
-            work: BTreeMap::new(),
-            attempts: BTreeMap::new(),
+            work: Flat::new(),
+            attempts: Flat::new(),
             parents: Parents::default(),
             leases: PieceRanges::new(),
             vouched: PieceRanges::new(),
@@ -111,7 +107,7 @@ impl Picker {
             supernode: Supernode::Up,
             class: Class::Foreground,
             paused_since: Time::ZERO,
-            asks: BTreeMap::new(),
+            asks: Flat::new(),
             desperate: PieceSet::new(),
             tried: PieceSet::new(),
             hedges: HedgeCredit::new(now),
@@ -126,7 +122,7 @@ impl Picker {
             glance: false,
             strayed: false,
             wanted: Wanted::default(),
-            pinned_for: Vec::new(),
+            pins: Pins::default(),
             actions: VecDeque::new(),
         }
     }
@@ -174,7 +170,7 @@ impl Picker {
 
     /// For the operator's page.
     pub fn snapshot(&self) -> Snapshot {
-        let window = |(&reader, window): (&ReaderId, &Window)| {
+        let window = |(reader, window): (ReaderId, &Window)| {
             let held = window
                 .pieces()
                 .filter(|&piece| self.held.contains(piece))
@@ -193,25 +189,57 @@ impl Picker {
     fn plan(&mut self) {
         self.wakeup = Time::NEVER;
         let mut wanted = std::mem::take(&mut self.wanted);
-        self.want(&mut wanted);
+        let plain = self.is_plain();
+        match plain {
+            true => self.want_unasked(&mut wanted),
+            false => self.want(&mut wanted),
+        }
         self.pin();
-        self.cancel_unwanted(&wanted);
+        if !plain {
+            self.cancel_unwanted(&wanted);
+        }
         self.return_unneeded();
         self.return_paused();
         self.watch_heads(true);
         self.release_stalled();
-        let origin = !self.leases.is_empty()
-            || !self.runs.is_empty()
-            || self.supernode != Supernode::Up
-            || self.now < self.origin_rest_until;
-        if origin {
+        if self.minds_origin() {
             self.plan_runs(&wanted);
         }
+        let asked = self.work.len();
         self.release_demoted();
+        if plain && self.work.len() < asked {
+            self.want_unasked(&mut wanted);
+        }
         self.hasten_left_behind();
         self.plan_requests(&wanted);
+        if !self.asks.is_empty() {
+            if plain {
+                self.want(&mut wanted);
+            }
+            // What came or is not wanted any more needs no lease.
+            self.asks.retain(|piece, _| wanted.contains_key(&piece));
+        }
         self.watch_heads(false);
         self.wanted = wanted;
+    }
+
+    /// Whether the origin may have to be asked, or not any more.
+    fn minds_origin(&self) -> bool {
+        !self.leases.is_empty()
+            || !self.runs.is_empty()
+            || self.supernode != Supernode::Up
+            || self.now < self.origin_rest_until
+    }
+
+    /// Whether all that is under way is wanted, and only parents are asked: then nothing is to be
+    /// decided but whom to ask for what nobody is asked for.
+    fn is_plain(&self) -> bool {
+        let mut windows = self.readers.values();
+        let (Some(window), None) = (windows.next(), windows.next()) else {
+            return false;
+        };
+        let within = |(low, high)| window.base() <= low && high < window.edge();
+        self.class != Class::Paused && !self.minds_origin() && self.work.ends().is_none_or(within)
     }
 
     /// Finds what the windows lack.
@@ -219,7 +247,7 @@ impl Picker {
         wanted.clear();
         for window in self.readers.values() {
             for (distance, piece) in window.pieces().enumerate() {
-                let under_way = || self.work.contains_key(&piece);
+                let under_way = || self.work.contains(piece);
                 if !self.held.contains(piece) && (self.class != Class::Paused || under_way()) {
                     wanted.add(piece, distance as u32);
                 }
@@ -227,30 +255,33 @@ impl Picker {
         }
     }
 
+    /// Where all is plain: finds what the window lacks and nobody is asked for. That is mostly at its
+    /// end.
+    fn want_unasked(&self, wanted: &mut Wanted) {
+        wanted.clear();
+        for window in self.readers.values() {
+            let (base, edge) = (window.base(), window.edge());
+            let held = self.held.count(base, edge) as usize;
+            let lacks = window.pieces().len().saturating_sub(held);
+            let unasked = lacks.saturating_sub(self.work.len());
+            let pieces = window.pieces().rev();
+            let pieces = pieces.filter(|&piece| !self.held.contains(piece));
+            let pieces = pieces.filter(|&piece| !self.work.contains(piece));
+            let distance = |piece: PieceIndex| piece.get() - base.get();
+            wanted.put(pieces.take(unasked).map(|piece| (piece, distance(piece))));
+        }
+    }
+
     fn pin(&mut self) {
         let windows = self.readers.values();
-        let spans = || windows.clone().map(|window| (window.base(), window.edge()));
-        if spans().eq(self.pinned_for.iter().copied()) {
-            return;
-        }
-        self.pinned_for = spans().collect();
-        let needed: PieceSet = self.readers.values().flat_map(Window::pieces).collect();
-        for piece in needed.iter() {
-            if self.pinned.insert(piece) {
-                self.actions.push_back(Action::Pin { piece });
-            }
-        }
-        if self.pinned.len() > needed.len() {
-            let free: Vec<PieceIndex> = self
-                .pinned
-                .iter()
-                .filter(|&piece| !needed.contains(piece))
-                .collect();
-            for piece in free {
-                self.pinned.remove(piece);
-                self.actions.push_back(Action::Unpin { piece });
-            }
-        }
+        let spans = windows.map(|window| (window.base(), window.edge()));
+        let actions = &mut self.actions;
+        self.pins.follow(spans, |piece, pin| {
+            actions.push_back(match pin {
+                true => Action::Pin { piece },
+                false => Action::Unpin { piece },
+            });
+        });
     }
 
     pub(crate) fn wake_at(&mut self, at: Time) {
@@ -270,8 +301,8 @@ impl Picker {
         self.readers
             .values()
             .all(|window| window.size() <= self.share)
-            && self.work.iter().all(|(&piece, work)| {
-                work.attempts.len() <= self.config.hedges
+            && self.work.iter().all(|(piece, work)| {
+                work.attempts.len() <= self.config.hedges.min(HEDGES)
                     && (work.attempts.is_empty() || !self.held.contains(piece))
             })
             && self.attempts.len()

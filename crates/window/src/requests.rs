@@ -7,10 +7,11 @@ use pantala_core::{PieceIndex, Time};
 
 use crate::{
     Action, AttemptId, Class, Order, ParentId,
+    attempts::{Attempt, HEDGES},
     parents::Parent,
     picker::{Picker, Supernode},
     wanted::Wanted,
-    work::{Attempt, Work},
+    work::Work,
 };
 
 /// The window's first pieces go out in order, whatever is rare.
@@ -85,15 +86,9 @@ impl HedgeCredit {
 
 impl Picker {
     pub(crate) fn plan_requests(&mut self, wanted: &Wanted) {
-        let mut work = self.work.iter().peekable();
         let mut order: Vec<(bool, usize, u32, PieceIndex, u32)> = wanted
             .iter()
-            .filter(|(piece, _)| {
-                // Both ascend: this is one walk, not a search for each.
-                while work.next_if(|(other, _)| other < piece).is_some() {}
-                let work = work.next_if(|(other, _)| other == piece);
-                !work.is_some_and(|(_, work)| work.is_busy())
-            })
+            .filter(|(piece, _)| !self.work.get(**piece).is_some_and(Work::is_busy))
             .filter(|(piece, _)| !self.runs.iter().any(|run| run.covers(**piece)))
             .map(|(&piece, &urgency)| {
                 let urgent = urgency < self.config.urgent;
@@ -129,8 +124,6 @@ impl Picker {
                 None => unsourced = Some(unsourced.map_or(piece, |first| first.min(piece))),
             }
         }
-        // What came or is not wanted any more needs no lease.
-        self.asks.retain(|piece, _| wanted.contains_key(piece));
         if let Some(piece) = unsourced {
             self.ask(piece, self.tried.contains(piece));
         }
@@ -140,14 +133,9 @@ impl Picker {
             self.wake_at(fallback);
         }
         // An avoided parent may be the only one: look again when it is avoided no more.
-        let back = self
-            .parents
-            .known
-            .values()
-            .map(Parent::demoted_until)
-            .filter(|&at| at > self.now)
-            .min();
-        if let (Some(at), Some(_)) = (back, unsourced) {
+        if unsourced.is_some()
+            && let Some(at) = self.parents.next_rested(self.now)
+        {
             self.wake_at(at);
         }
     }
@@ -170,10 +158,13 @@ impl Picker {
         } else {
             self.config.ask_after
         };
-        let ask = self.asks.entry(piece).or_insert(Ask {
-            at: now + after,
-            pause: ASK_PAUSE,
-        });
+        if !self.asks.contains(piece) {
+            let (at, pause) = (now + after, ASK_PAUSE);
+            self.asks.insert(piece, Ask { at, pause });
+        }
+        let Some(ask) = self.asks.get_mut(piece) else {
+            return;
+        };
         if now >= ask.at {
             ask.at = now + ask.pause;
             ask.pause = (ask.pause * 2).min(ASK_PAUSE_MAX);
@@ -186,14 +177,14 @@ impl Picker {
     /// The supernode prefers somebody else now, and had its reasons: what another has begun and
     /// does not have itself is gone on with by the preferred one, if that has it or gets it.
     pub(crate) fn hasten_left_behind(&mut self) {
-        if !self.strayed || self.class == Class::Paused || self.config.hedges < 2 {
+        if !self.strayed || self.class == Class::Paused || self.config.hedges.min(HEDGES) < 2 {
             return;
         }
         let mut strayed = false;
         let begun: Vec<(PieceIndex, ParentId)> = self
             .work
             .iter()
-            .filter_map(|(&piece, work)| {
+            .filter_map(|(piece, work)| {
                 let preferred = self.parents.preferred(piece)?;
                 let attempt = work.attempts.first()?;
                 let asked = attempt.parent;
@@ -202,9 +193,9 @@ impl Picker {
                 if asked == preferred || !alone || attempt.complete {
                     return None;
                 }
-                let parent = self.parents.known.get(&preferred)?;
-                let whole = self.parents.known.get(&asked);
-                let whole = whole.is_some_and(|parent| parent.holds.contains(piece));
+                let parent = self.parents.known.get(preferred)?;
+                let whole = self.parents.known.get(asked);
+                let whole = whole.is_some_and(|parent| parent.holds(piece));
                 let better = !whole && parent.has(piece) && !parent.demoted(self.now);
                 better.then_some((piece, preferred))
             })
@@ -224,21 +215,15 @@ impl Picker {
         let attempt = AttemptId(self.counter);
         let now = self.now;
         let size = self.piece_size;
-        let mut able = None;
-        if let Some(parent) = self.parents.known.get_mut(&parent) {
-            parent.asked(attempt, size, now);
-            able = parent.has(piece).then_some(now);
+        let mut able = false;
+        if let Some(parent) = self.parents.known.get_mut(parent) {
+            parent.asked(size, now);
+            able = parent.has(piece);
         }
         self.attempts.insert(attempt, piece);
-        self.work.entry(piece).or_default().attempts.push(Attempt {
-            id: attempt,
-            parent,
-            bytes: 0,
-            progressed: now,
-            able,
-            complete: false,
-            hedge,
-        });
+        let work = self.work.get_or_default(piece);
+        let request = Attempt::new(attempt, parent, able, hedge, now);
+        work.attempts.push(request);
         self.actions.push_back(Action::Fetch {
             attempt,
             piece,
@@ -273,8 +258,9 @@ impl Picker {
         if self.class != Class::Foreground {
             return false;
         }
-        let heads = self.heads().into_iter();
-        let late_at = heads.filter_map(|(piece, since)| self.late_at(piece, since));
+        let late_at = self
+            .heads()
+            .filter_map(|(piece, since)| self.late_at(piece, since));
         let Some(at) = late_at.min() else {
             return false;
         };
@@ -284,22 +270,22 @@ impl Picker {
 
     /// When a head piece will be late; `None` where no parent is asked for it.
     fn late_at(&self, piece: PieceIndex, since: Time) -> Option<Time> {
-        let work = self.work.get(&piece)?;
+        let work = self.work.get(piece)?;
         if work.run.is_some() || work.attempts.is_empty() {
             return None;
         }
         // A parent's time runs from when it had the piece: far down a tree it comes later, and is not
         // late for that.
-        let able = work.attempts.iter().filter_map(|attempt| attempt.able);
+        let able = work.attempts.iter().filter_map(Attempt::able);
         let since = able.max().map_or(since, |able| able.max(since));
         let progressed = work.attempts.iter().map(|attempt| attempt.progressed).max();
         // Whoever waits for it himself is not what is slow: who is gets the time to be found.
         let above = work.attempts.iter().all(|attempt| {
-            let parent = self.parents.known.get(&attempt.parent);
+            let parent = self.parents.known.get(attempt.parent);
             !attempt.complete && parent.is_some_and(|parent| !parent.has(piece))
         });
         let usual = work.attempts.iter().map(|attempt| {
-            let parent = self.parents.known.get(&attempt.parent);
+            let parent = self.parents.known.get(attempt.parent);
             parent.map_or(Duration::ZERO, Parent::hush)
         });
         // Who shares a narrow link with others sends in turns: its pauses are learned.
@@ -316,7 +302,7 @@ impl Picker {
         let stalled_at = progressed.unwrap_or(since).max(since) + patience;
         // Bytes trickle in, and somebody else has them all.
         let slow_at = since + self.slow_after(work, since);
-        if work.attempts.len() >= self.config.hedges
+        if work.attempts.len() >= self.config.hedges.min(HEDGES)
             || stalled_at <= slow_at
             || work.attempts.iter().any(|attempt| attempt.complete)
         {
@@ -342,23 +328,31 @@ impl Picker {
     }
 
     /// The pieces that readers wait for, and since when.
-    fn heads(&self) -> Vec<(PieceIndex, Time)> {
-        let mut heads: Vec<(PieceIndex, Time)> = self
-            .readers
-            .values()
-            .rev()
+    fn heads(&self) -> impl Iterator<Item = (PieceIndex, Time)> + use<> {
+        let windows = self.readers.values().rev();
+        let mut waiting = windows
             .filter(|window| !self.held.contains(window.base()) && window.base() < window.edge())
-            .map(|window| (window.base(), window.head_since()))
-            .collect();
-        // Of readers that wait for the same piece the last to come counts.
-        heads.sort_by_key(|&(piece, _)| piece);
-        heads.dedup_by_key(|&mut (piece, _)| piece);
-        heads
+            .map(|window| (window.base(), window.head_since()));
+        let (first, second) = (waiting.next(), waiting.next());
+        // Mostly there is one reader: nothing is allocated for that.
+        let mut more = Vec::new();
+        let mut only = first;
+        if second.is_some() {
+            more.extend(only.take());
+            more.extend(second);
+            more.extend(waiting);
+            // Of readers that wait for the same piece the last to come counts.
+            more.sort_by_key(|&(piece, _)| piece);
+            more.dedup_by_key(|&mut (piece, _)| piece);
+        }
+        only.into_iter().chain(more)
     }
 
     pub(crate) fn late(&mut self, piece: PieceIndex, since: Time) {
         let now = self.now;
-        let work = &self.work[&piece];
+        let Some(work) = self.work.get(piece) else {
+            return;
+        };
         let asked: Vec<ParentId> = work.attempts.iter().map(|attempt| attempt.parent).collect();
         let waiting_for_verdict = work.attempts.iter().any(|attempt| attempt.complete);
         self.wake_at(now + self.config.patience);
@@ -369,7 +363,7 @@ impl Picker {
             self.ask(piece, true);
             return;
         }
-        let second = (asked.len() < self.config.hedges)
+        let second = (asked.len() < self.config.hedges.min(HEDGES))
             .then(|| self.parents.second(piece, self.piece_size, &asked, now))
             .flatten();
         if let Some(second) = second {
@@ -395,25 +389,27 @@ impl Picker {
         let now = self.now;
         let elsewhere = elsewhere && matches!(self.supernode, Supernode::Down { .. });
         for &parent in asked {
-            if let Some(found) = self.parents.known.get_mut(&parent)
-                && !found.demoted(now)
-                && (elsewhere || found.holds.contains(piece))
-            {
-                found.strike(now);
-                self.actions.push_back(Action::ReportSlow { parent });
-            }
+            self.parents.judge(parent, |found| {
+                if !found.demoted(now) && (elsewhere || found.holds(piece)) {
+                    found.strike(now);
+                    self.actions.push_back(Action::ReportSlow { parent });
+                }
+            });
         }
     }
 
     /// Requests that have waited in vain at a parent that is avoided now are free to go elsewhere.
     pub(crate) fn release_demoted(&mut self) {
         let now = self.now;
+        if !self.parents.any_demoted(now) {
+            return;
+        }
         let demoted: Vec<(ParentId, Time)> = self
             .parents
             .known
             .iter()
-            .filter(|(_, parent)| parent.demoted(now) && !parent.outstanding.is_empty())
-            .map(|(&id, parent)| (id, parent.demoted_since()))
+            .filter(|(_, parent)| parent.demoted(now) && parent.is_asked())
+            .map(|(id, parent)| (id, parent.demoted_since()))
             .collect();
         if demoted.is_empty() {
             return;

@@ -24,6 +24,13 @@ impl Wanted {
         }
     }
 
+    /// These and no others, descending.
+    pub fn put(&mut self, pieces: impl Iterator<Item = (PieceIndex, u32)>) {
+        self.pieces.clear();
+        self.pieces.extend(pieces);
+        self.pieces.reverse();
+    }
+
     fn find(&self, piece: PieceIndex) -> Result<usize, usize> {
         // Windows are mostly whole: the piece is not far from where it would be then.
         let Some(&(first, _)) = self.pieces.first() else {

@@ -64,7 +64,9 @@ impl Window {
     }
 
     /// The pieces in the window.
-    pub fn pieces(&self) -> impl Iterator<Item = PieceIndex> + use<> {
+    pub fn pieces(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = PieceIndex> + ExactSizeIterator + use<> {
         (self.base.get()..self.edge().get()).map(PieceIndex::new)
     }
 

@@ -2,29 +2,20 @@
 
 use pantala_core::{PieceIndex, Time};
 
-use crate::{Action, AttemptId, ParentId, RunId, parents::Parents, picker::Picker, wanted::Wanted};
+use crate::{
+    Action, AttemptId, ParentId, RunId,
+    attempts::{Attempt, Attempts},
+    parents::Parents,
+    picker::{Picker, Supernode},
+    wanted::Wanted,
+};
 
-/// Requests under way for one piece.
+/// What is under way for one piece.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    pub attempts: Vec<Attempt>,
+    pub attempts: Attempts,
     /// A run receives it.
     pub run: Option<RunId>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    pub id: AttemptId,
-    pub parent: ParentId,
-    pub bytes: u64,
-    /// When bytes last came, or it was asked.
-    pub progressed: Time,
-    /// Since when its parent has had the beginning of the piece: who waits for it itself is not late.
-    pub able: Option<Time>,
-    /// All bytes are there; the verdict on them is not.
-    pub complete: bool,
-    /// The piece was asked of somebody else before.
-    pub hedge: bool,
 }
 
 impl Work {
@@ -34,18 +25,11 @@ impl Work {
 }
 
 impl Picker {
-    /// Where a request stands: its piece, and its place among that piece's requests.
-    pub(crate) fn find(&self, attempt: AttemptId) -> Option<(PieceIndex, usize)> {
-        let piece = *self.attempts.get(&attempt)?;
-        let attempts = &self.work.get(&piece)?.attempts;
-        let at = attempts.iter().position(|found| found.id == attempt)?;
-        Some((piece, at))
-    }
-
-    /// The request, if it is still under way.
-    pub(crate) fn attempt(&mut self, attempt: AttemptId) -> Option<&mut Attempt> {
-        let (piece, at) = self.find(attempt)?;
-        self.work.get_mut(&piece)?.attempts.get_mut(at)
+    /// The request and its piece, if it is still under way.
+    pub(crate) fn attempt(&mut self, attempt: AttemptId) -> Option<(PieceIndex, &mut Attempt)> {
+        let piece = *self.attempts.get(attempt)?;
+        let mut attempts = self.work.get_mut(piece)?.attempts.iter_mut();
+        Some((piece, attempts.find(|found| found.id == attempt)?))
     }
 
     /// Requests to a parent that has gone; what is complete still waits for its verdict.
@@ -54,7 +38,7 @@ impl Picker {
             work.attempts.retain(|attempt| {
                 let keep = attempt.parent != parent || attempt.complete;
                 if !keep {
-                    self.attempts.remove(&attempt.id);
+                    self.attempts.remove(attempt.id);
                 }
                 keep
             });
@@ -64,8 +48,8 @@ impl Picker {
 
     /// Ends all requests for a piece.
     pub(crate) fn drop_work(&mut self, piece: PieceIndex) {
-        if let Some(work) = self.work.remove(&piece) {
-            for attempt in work.attempts {
+        if let Some(mut work) = self.work.remove(piece) {
+            for attempt in work.attempts.take() {
                 self.cancel(piece, &attempt);
             }
         }
@@ -74,14 +58,17 @@ impl Picker {
     /// Where this peer may ask the origin, who was asked and brings nothing, or brought all and
     /// nobody vouches for it, does not stand in the way.
     pub(crate) fn release_stalled(&mut self) {
+        if self.leases.is_empty() && self.supernode == Supernode::Up {
+            return;
+        }
         let (now, patience) = (self.now, self.config.patience);
         let mut stalled = Vec::new();
         let mut next = Time::NEVER;
-        for (&piece, work) in &self.work {
+        for (piece, work) in self.work.iter() {
             if work.attempts.is_empty() || !self.may_ask_origin(piece) {
                 continue;
             }
-            for attempt in &work.attempts {
+            for attempt in work.attempts.iter() {
                 let at = attempt.progressed + patience;
                 if at <= now {
                     stalled.push(attempt.id);
@@ -91,26 +78,25 @@ impl Picker {
             }
         }
         for attempt in stalled {
-            if let Some((piece, at)) = self.find(attempt) {
-                self.remove_attempt(piece, at);
+            if let Some((piece, _)) = self.end_attempt(attempt) {
                 self.actions.push_back(Action::Cancel { attempt, piece });
             }
         }
         self.wake_at(next);
     }
 
+    /// Ends requests for pieces that no window lacks.
     pub(crate) fn cancel_unwanted(&mut self, wanted: &Wanted) {
         let unwanted: Vec<PieceIndex> = self
             .work
             .keys()
-            .copied()
-            .filter(|piece| !wanted.contains_key(piece))
+            .filter(|&piece| !wanted.contains_key(&piece))
             .collect();
         for piece in unwanted {
-            let Some(work) = self.work.get_mut(&piece) else {
+            let Some(work) = self.work.get_mut(piece) else {
                 continue;
             };
-            for attempt in std::mem::take(&mut work.attempts) {
+            for attempt in work.attempts.take() {
                 self.cancel(piece, &attempt);
             }
         }
@@ -130,44 +116,37 @@ impl Picker {
     /// Cancels requests that are not complete and for which `leave` says so.
     pub(crate) fn release(&mut self, leave: impl Fn(&Parents, PieceIndex, &Attempt) -> bool) {
         let mut released = Vec::new();
-        for (&piece, work) in &mut self.work {
-            let parents = &self.parents;
-            work.attempts.retain(|attempt| {
-                let go = !attempt.complete && leave(parents, piece, attempt);
-                if go {
-                    released.push((piece, attempt.id, attempt.parent));
-                }
-                !go
-            });
+        for (piece, work) in self.work.iter() {
+            let attempts = work.attempts.iter();
+            let going = attempts
+                .filter(|attempt| !attempt.complete && leave(&self.parents, piece, attempt));
+            released.extend(going.map(|attempt| attempt.id));
         }
-        for (piece, attempt, parent) in released {
-            if let Some(parent) = self.parents.known.get_mut(&parent) {
-                parent.outstanding.remove(&attempt);
+        for attempt in released {
+            if let Some((piece, _)) = self.end_attempt(attempt) {
+                self.actions.push_back(Action::Cancel { attempt, piece });
             }
-            self.attempts.remove(&attempt);
-            self.actions.push_back(Action::Cancel { attempt, piece });
         }
-        self.drop_idle_work();
     }
 
-    pub(crate) fn remove_attempt(&mut self, piece: PieceIndex, at: usize) -> ParentId {
-        let work = self
-            .work
-            .get_mut(&piece)
-            .expect("the attempt was found in it");
-        let attempt = work.attempts.remove(at);
-        self.attempts.remove(&attempt.id);
-        if let Some(parent) = self.parents.known.get_mut(&attempt.parent) {
-            parent.outstanding.remove(&attempt.id);
+    /// A request is over. Returns its piece and whom it was made to.
+    pub(crate) fn end_attempt(&mut self, attempt: AttemptId) -> Option<(PieceIndex, ParentId)> {
+        let piece = self.attempts.remove(attempt)?;
+        let work = self.work.get_mut(piece)?;
+        let ended = work.attempts.remove(attempt)?;
+        if !work.is_busy() {
+            self.work.remove(piece);
         }
-        self.drop_idle_work();
-        attempt.parent
+        if let Some(parent) = self.parents.known.get_mut(ended.parent) {
+            parent.ended(&ended, self.piece_size);
+        }
+        Some((piece, ended.parent))
     }
 
-    pub(crate) fn cancel(&mut self, piece: PieceIndex, attempt: &Attempt) {
-        self.attempts.remove(&attempt.id);
-        if let Some(parent) = self.parents.known.get_mut(&attempt.parent) {
-            parent.outstanding.remove(&attempt.id);
+    fn cancel(&mut self, piece: PieceIndex, attempt: &Attempt) {
+        self.attempts.remove(attempt.id);
+        if let Some(parent) = self.parents.known.get_mut(attempt.parent) {
+            parent.ended(attempt, self.piece_size);
         }
         if !attempt.complete || !self.held.contains(piece) {
             self.actions.push_back(Action::Cancel {
