@@ -10,6 +10,7 @@ mod table;
 mod units;
 
 use std::{
+    ffi::c_char,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,6 +20,20 @@ use clap::{Parser, Subcommand};
 use pantala_sim::{Report, Scenario};
 
 use crate::{figures::Figures, file::File, plot::Line};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A large swarm is gigabytes read at random, by one thread: in huge pages where they are to be had,
+/// and nothing is given back before the end.
+// SAFETY: jemalloc looks for a pointer to a C string under this name, and never writes to it.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: Option<&'static c_char> = Some(
+    // SAFETY: the bytes are static, and end with a zero.
+    unsafe {
+        &*c"narenas:1,thp:always,metadata_thp:always,dirty_decay_ms:-1,muzzy_decay_ms:-1".as_ptr()
+    },
+);
 
 /// A virtual network around the unchanged brains of peers and supernode.
 #[derive(Debug, Parser)]
