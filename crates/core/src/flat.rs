@@ -120,6 +120,12 @@ impl<K: Ord + Copy, V> Flat<K, V> {
         Some((self.0.front()?.0, self.0.back()?.0))
     }
 
+    /// Where the lowest entry lies, for who wants it in the processor's cache before it is read.
+    pub fn place(&self) -> Option<*const u8> {
+        let first = self.0.front()?;
+        Some(std::ptr::from_ref(first).cast())
+    }
+
     /// All entries; leaves the map empty.
     pub fn take(&mut self) -> impl Iterator<Item = (K, V)> + use<K, V> {
         std::mem::take(&mut self.0).into_iter()

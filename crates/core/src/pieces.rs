@@ -94,6 +94,12 @@ impl PieceSet {
         self.len = 0;
     }
 
+    /// Where it lies whether a piece is in, for who wants it in the processor's cache before it is read.
+    pub fn place(&self, piece: PieceIndex) -> Option<*const u8> {
+        let word = self.words.get(split(piece).0)?;
+        Some(std::ptr::from_ref(word).cast())
+    }
+
     /// The pieces in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.words.iter().enumerate().flat_map(|(word, &bits)| {

@@ -22,6 +22,7 @@
 //! Everything follows from the [`Scenario`] and its seed: the same scenario gives the same report.
 
 mod actions;
+mod ahead;
 mod arrivals;
 mod cache;
 mod control;

@@ -1,4 +1,7 @@
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
 
 use pantala_core::{
     PieceIndex, Time,
@@ -178,21 +181,32 @@ impl Ord for Entry {
 const WIDTH: u32 = 14;
 /// So many buckets (0.27 s) are kept apart; what lies further off waits in a heap.
 const BUCKETS: usize = 1 << 14;
+/// So many entries are in order before they are due,
+pub(crate) const AHEAD: usize = 64;
+/// unless the bucket that they would come from is further off than this.
+const NEAR: u64 = 4;
 
 /// What is to come, the earliest first; at one point in time what was put in first.
 ///
 /// A calendar: a put costs a push to its bucket's list, whatever the number of entries. Only the
-/// bucket that is being emptied is kept in order.
+/// buckets that come next are put in order: as many as it takes to see some way ahead.
 #[derive(Debug)]
 pub(crate) struct Queue {
     seq: u64,
-    /// The number of the bucket being emptied.
+    /// The number of the last bucket that was put in order.
     bucket: u64,
-    now: BinaryHeap<Reverse<Entry>>,
-    ring: Vec<Vec<Reverse<Entry>>>,
+    /// What is left of it and those before.
+    now: VecDeque<Entry>,
+    /// What was put in after that.
+    late: BinaryHeap<Reverse<Entry>>,
+    /// The bucket at which it is time for the next one.
+    refill: u64,
+    ring: Vec<Vec<Entry>>,
     /// A bit for each bucket of the ring that has something in it.
     filled: Vec<u64>,
     far: BinaryHeap<Reverse<Entry>>,
+    /// Lists of buckets that were emptied.
+    spare: Vec<Vec<Entry>>,
 }
 
 impl Default for Queue {
@@ -200,10 +214,13 @@ impl Default for Queue {
         Self {
             seq: 0,
             bucket: 0,
-            now: BinaryHeap::new(),
+            now: VecDeque::new(),
+            late: BinaryHeap::new(),
+            refill: 0,
             ring: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
             filled: vec![0; BUCKETS / 64],
             far: BinaryHeap::new(),
+            spare: Vec::new(),
         }
     }
 }
@@ -212,48 +229,90 @@ impl Queue {
     pub fn push(&mut self, at: Nanos, what: Happening) {
         self.seq += 1;
         let seq = self.seq;
-        let entry = Reverse(Entry { at, seq, what });
+        let entry = Entry { at, seq, what };
         let bucket = at >> WIDTH;
         if bucket <= self.bucket {
-            self.now.push(entry);
+            self.late.push(Reverse(entry));
         } else if bucket < self.bucket + BUCKETS as u64 {
             let slot = bucket as usize % BUCKETS;
-            self.ring[slot].push(entry);
-            self.filled[slot / 64] |= 1 << (slot % 64);
+            let list = &mut self.ring[slot];
+            if list.is_empty() {
+                self.filled[slot / 64] |= 1 << (slot % 64);
+                *list = self.spare.pop().unwrap_or_default();
+            }
+            list.push(entry);
+            self.refill = self.refill.min(bucket.saturating_sub(NEAR));
         } else {
-            self.far.push(entry);
+            self.far.push(Reverse(entry));
         }
     }
 
     pub fn pop(&mut self) -> Option<(Nanos, Happening)> {
-        if self.now.is_empty() {
-            self.advance();
+        if self.now.len() < AHEAD {
+            self.look();
         }
-        self.now.pop().map(|Reverse(entry)| (entry.at, entry.what))
+        let late = match (self.now.front(), self.late.peek()) {
+            (Some(next), Some(Reverse(late))) => late < next,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        let entry = match late {
+            true => self.late.pop().map(|Reverse(entry)| entry),
+            false => self.now.pop_front(),
+        };
+        entry.map(|entry| (entry.at, entry.what))
     }
 
-    fn advance(&mut self) {
-        let near = self.next_filled();
-        let far = self.far.peek().map(|Reverse(entry)| entry.at >> WIDTH);
-        let Some(bucket) = near.into_iter().chain(far).min() else {
+    /// What will come so many places later, as far as that is known.
+    pub fn ahead(&self, places: usize) -> Option<&Happening> {
+        self.now.get(places).map(|entry| &entry.what)
+    }
+
+    /// Puts the next buckets in order: at least one that has something, and more to see ahead.
+    fn look(&mut self) {
+        let next = self.now.front().map(|entry| entry.at >> WIDTH);
+        if next.is_some_and(|next| next < self.refill) {
             return;
-        };
-        self.bucket = bucket;
-        if near == Some(bucket) {
-            let slot = bucket as usize % BUCKETS;
-            self.filled[slot / 64] &= !(1 << (slot % 64));
-            self.now.extend(self.ring[slot].drain(..));
         }
+        while self.now.len() < AHEAD {
+            let near = self.next_filled();
+            let far = self.far.peek().map(|Reverse(entry)| entry.at >> WIDTH);
+            let Some(bucket) = near.into_iter().chain(far).min() else {
+                self.refill = u64::MAX;
+                return;
+            };
+            let next = self.now.front().map(|entry| entry.at >> WIDTH);
+            if next.is_some_and(|next| bucket > next + NEAR) {
+                self.refill = bucket - NEAR;
+                return;
+            }
+            self.take(bucket, near == Some(bucket));
+        }
+        self.refill = 0;
+    }
+
+    /// Puts a bucket in order behind what there is.
+    fn take(&mut self, bucket: u64, near: bool) {
+        self.bucket = bucket;
+        let slot = bucket as usize % BUCKETS;
+        let mut list = match near {
+            true => std::mem::take(&mut self.ring[slot]),
+            false => self.spare.pop().unwrap_or_default(),
+        };
+        self.filled[slot / 64] &= !(1 << (slot % 64));
         while self
             .far
             .peek()
             .is_some_and(|Reverse(entry)| entry.at >> WIDTH <= bucket)
         {
-            self.now.extend(self.far.pop());
+            list.extend(self.far.pop().map(|Reverse(entry)| entry));
         }
+        list.sort_unstable();
+        self.now.extend(list.drain(..));
+        self.spare.push(list);
     }
 
-    /// The first bucket after the one being emptied that has something in it.
+    /// The first bucket after those that were put in order that has something in it.
     fn next_filled(&self) -> Option<u64> {
         let start = (self.bucket + 1) as usize % BUCKETS;
         let words = self.filled.len();

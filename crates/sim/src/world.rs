@@ -167,6 +167,7 @@ impl World {
             assert!(at_once < AT_ONCE_MAX, "time stands still");
             self.now = at;
             happenings += 1;
+            self.look_ahead();
             self.happen(what);
         }
         self.report(happenings)

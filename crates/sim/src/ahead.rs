@@ -1,0 +1,198 @@
+//! What the next happenings will read is brought into the processor's cache while those before them
+//! happen: a large swarm is gigabytes read at random, and most of its time would be waiting.
+//!
+//! It takes several steps, each of which reads what the one before has brought. None of them
+//! changes anything.
+
+use crate::{
+    queue::{Flow, Happening, Index},
+    seat::Seat,
+    world::World,
+};
+
+/// How many happenings lie between one step and the next.
+const STEP: usize = 8;
+
+/// Asks for the line of memory that `at` lies in.
+fn bring(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads nothing that can be seen and faults at no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The same for all that a value takes.
+fn bring_all<T>(value: &T) {
+    let at = std::ptr::from_ref(value).cast::<u8>();
+    for line in 0..size_of::<T>().div_ceil(64) {
+        bring(at.wrapping_add(line * 64));
+    }
+}
+
+/// What a happening is about.
+#[derive(Clone, Copy)]
+enum About {
+    Host(Index),
+    /// What its receiver does.
+    Child(Index),
+    /// What its sender does.
+    Parent(Index),
+    Seat(Index),
+    Nothing,
+}
+
+fn about(what: &Happening) -> About {
+    match what {
+        Happening::Sent { host: Some(host) }
+        | Happening::ToPeer { host, .. }
+        | Happening::ToSwarm { host, .. } => About::Host(*host),
+        Happening::Block { link, .. }
+        | Happening::Whole { link, .. }
+        | Happening::News { link }
+        | Happening::Refused { link, .. } => About::Child(*link),
+        Happening::Want { link, .. } | Happening::Unwant { link, .. } => About::Parent(*link),
+        Happening::PickerTick { seat }
+        | Happening::Announce { seat }
+        | Happening::Taken { seat, .. }
+        | Happening::Have { seat }
+        | Happening::Progress { seat } => About::Seat(*seat),
+        _ => About::Nothing,
+    }
+}
+
+impl World {
+    /// To be called before each happening.
+    pub(crate) fn look_ahead(&self) {
+        if let Some(what) = self.queue.ahead(4 * STEP) {
+            self.bring_first(what);
+        }
+        if let Some(what) = self.queue.ahead(3 * STEP) {
+            self.bring_second(what);
+        }
+        if let Some(what) = self.queue.ahead(2 * STEP) {
+            self.bring_third(what);
+        }
+        if let Some(what) = self.queue.ahead(STEP) {
+            self.bring_fourth(what);
+        }
+    }
+
+    /// The thing that it is about.
+    fn bring_first(&self, what: &Happening) {
+        match about(what) {
+            About::Host(host) => bring_all(&self.hosts[host as usize]),
+            About::Child(link) | About::Parent(link) => bring_all(&self.links[link as usize]),
+            About::Seat(seat) => bring_all(&self.seats[seat as usize]),
+            About::Nothing => {}
+        }
+        match what {
+            Happening::ToPeer { message, .. } => bring(std::ptr::from_ref(&**message).cast()),
+            Happening::ToSwarm { message, .. } => bring(std::ptr::from_ref(&**message).cast()),
+            _ => {}
+        }
+    }
+
+    /// What that is part of.
+    fn bring_second(&self, what: &Happening) {
+        match about(what) {
+            About::Host(host) => {
+                let host = &self.hosts[host as usize];
+                bring(host.seats.as_ptr().cast());
+                if let Some(next) = host.up.ring.front() {
+                    bring(std::ptr::from_ref(next).cast());
+                }
+            }
+            About::Child(link) => {
+                let link = &self.links[link as usize];
+                bring_all(&self.seats[link.child as usize]);
+                bring_all(&self.hosts[link.sender as usize]);
+                bring_all(&self.hosts[link.receiver as usize]);
+                bring_all(&self.seats[link.parent as usize]);
+            }
+            About::Parent(link) => {
+                let link = &self.links[link as usize];
+                bring_all(&self.seats[link.parent as usize]);
+                bring_all(&self.hosts[link.sender as usize]);
+            }
+            About::Seat(seat) => self.bring_seat(&self.seats[seat as usize]),
+            About::Nothing => {}
+        }
+    }
+
+    fn bring_third(&self, what: &Happening) {
+        match about(what) {
+            About::Host(host) => {
+                let host = &self.hosts[host as usize];
+                if let (Happening::Sent { .. }, Some(Flow::Link(link))) =
+                    (what, host.up.ring.front())
+                {
+                    bring_all(&self.links[*link as usize]);
+                }
+                if let Some((_, seat)) = host.seats.first() {
+                    bring_all(&self.seats[*seat as usize]);
+                }
+            }
+            About::Child(link) => {
+                let link = &self.links[link as usize];
+                self.bring_seat(&self.seats[link.child as usize]);
+                if let Some(next) = self.hosts[link.sender as usize].up.ring.front() {
+                    bring(std::ptr::from_ref(next).cast());
+                }
+            }
+            About::Parent(link) => {
+                let link = &self.links[link as usize];
+                self.bring_seat(&self.seats[link.parent as usize]);
+            }
+            About::Seat(seat) => {
+                let seat = &self.seats[seat as usize];
+                if let Some(picker) = &seat.picker {
+                    picker.places(bring);
+                }
+                bring_all(&self.hosts[seat.host as usize]);
+            }
+            About::Nothing => {}
+        }
+    }
+
+    fn bring_fourth(&self, what: &Happening) {
+        match about(what) {
+            About::Host(host) => {
+                let host = &self.hosts[host as usize];
+                if let (Happening::Sent { .. }, Some(Flow::Link(link))) =
+                    (what, host.up.ring.front())
+                {
+                    let link = &self.links[*link as usize];
+                    link.wants.place().into_iter().for_each(bring);
+                    bring_all(&self.hosts[link.receiver as usize]);
+                    let seat = &self.seats[link.parent as usize];
+                    seat.flights.place().into_iter().for_each(bring);
+                }
+                if let (Happening::ToPeer { .. }, Some((_, seat))) = (what, host.seats.first()) {
+                    self.bring_seat(&self.seats[*seat as usize]);
+                }
+            }
+            About::Child(link) => {
+                let link = &self.links[link as usize];
+                if let Some(picker) = &self.seats[link.child as usize].picker {
+                    picker.places(bring);
+                }
+            }
+            About::Parent(_) | About::Seat(_) | About::Nothing => {}
+        }
+    }
+
+    /// What a seat has apart from itself.
+    fn bring_seat(&self, seat: &Seat) {
+        if let Some(picker) = &seat.picker {
+            bring_all(&**picker);
+        }
+        seat.attempts.place().into_iter().for_each(bring);
+        seat.flights.place().into_iter().for_each(bring);
+        bring(seat.waiting.as_ptr().cast());
+        bring(seat.readers.as_ptr().cast());
+    }
+}
