@@ -1,6 +1,9 @@
 //! Who may ask the origin for what: granting leases, moving them on.
 
-use std::time::Duration;
+use std::{
+    ops::Bound::{Excluded, Unbounded},
+    time::Duration,
+};
 
 use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
 
@@ -17,6 +20,12 @@ const LAST_RESORT: u32 = 4;
 const LOOK: Duration = Duration::from_micros(5);
 /// How long a peer that gave a lease back gets no new one of its own accord.
 const RETURN_REST: Duration = Duration::from_secs(2);
+
+/// So many that hold a piece are enough to choose from,
+const HOLDERS: usize = 64;
+/// and where somebody holds it no more members are looked at than this: in a large swarm many ask at
+/// once.
+const LOOKED_AT: usize = 4096;
 
 /// What a peer lacks a source for.
 #[derive(Debug, Clone, Copy)]
@@ -220,13 +229,20 @@ impl Task {
             return;
         };
         let own = &member.place;
-        let mut holders: Vec<(usize, usize, PeerId)> = self
-            .members
-            .iter()
-            .filter(|(id, member)| **id != peer && member.held.contains(piece))
-            .filter(|(_, member)| now >= member.demoted_until || late)
-            .map(|(&id, member)| (own.distance(&member.place), self.trees.load(id), id))
-            .collect();
+        let mut holders: Vec<(usize, usize, PeerId)> = Vec::new();
+        let mut beside = 0;
+        // From itself on, so that not all of a large swarm are told of the same.
+        let after = self.members.range((Excluded(peer), Unbounded));
+        for (looked, (&id, member)) in after.chain(self.members.range(..peer)).enumerate() {
+            if beside == HOLDERS || (looked >= LOOKED_AT && !holders.is_empty()) {
+                break;
+            }
+            if member.held.contains(piece) && (now >= member.demoted_until || late) {
+                let distance = own.distance(&member.place);
+                beside += usize::from(distance == 0);
+                holders.push((distance, self.trees.load(id), id));
+            }
+        }
         holders.sort_unstable();
         let nearest = holders.first().map_or(0, |holder| holder.0);
         let ways_in = match nearest {
@@ -242,7 +258,10 @@ impl Task {
         // Somebody near may have got it since it asked last: then it comes. It is told of that one, and
         // of who brings pieces from afar.
         let near = holders.iter().take_while(|holder| holder.0 == 0);
-        let count = near.clone().count();
+        let count = match near.clone().count() {
+            HOLDERS => self.copies(piece) as usize,
+            few => few,
+        };
         let one_more = count > member.near && near.clone().any(|holder| !knows(holder.2));
         let comes = !ways_in.is_empty() && times < LAST_RESORT * 2;
         if desperate && !one_more && !comes {
