@@ -41,6 +41,7 @@ mod mesh;
 mod message;
 mod pace;
 mod parents;
+mod peer_map;
 mod place;
 mod probe;
 mod resource;

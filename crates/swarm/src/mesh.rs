@@ -56,14 +56,16 @@ impl Task {
         for tree in self.piece_trees.values_mut() {
             tree.remove(&gone);
         }
+        if config.shape != Shape::Mesh {
+            return;
+        }
         let mut lonely = Vec::new();
-        for (&id, member) in &mut self.members {
+        for member in self.members.values_mut() {
             let before = member.told.others.len();
             member.told.others.retain(|addr| addr.id != gone);
             let left = member.told.others.len();
-            let few = left < before && left <= config.others / 2;
-            if few && config.shape == Shape::Mesh {
-                lonely.push(id);
+            if left < before && left <= config.others / 2 {
+                lonely.push(member.addr.id);
             }
         }
         for peer in lonely {

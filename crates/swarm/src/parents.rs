@@ -1,7 +1,5 @@
 //! Who pulls from whom: the trees' preferences as the peers are told them.
 
-use std::collections::BTreeMap;
-
 use pantala_core::{
     PeerId, Time,
     control::{Parents, PeerAddr, ToPeer, Trouble},
@@ -10,6 +8,7 @@ use pantala_core::{
 use crate::{
     Config, Output, Shape,
     mesh::neighbours,
+    peer_map::PeerMap,
     place::Group,
     task::{Member, Out, Task},
     tree::Fit,
@@ -328,7 +327,7 @@ impl Task {
 
 /// How well one member would feed another.
 fn fit(
-    members: &BTreeMap<PeerId, Member>,
+    members: &PeerMap<Member>,
     root: Option<PeerId>,
     candidate: PeerId,
     child: PeerId,

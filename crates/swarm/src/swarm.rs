@@ -8,14 +8,16 @@ use pantala_core::{
     control::{FromPeer, Hello, Resume, ToPeer},
 };
 
-use crate::{Config, Event, Output, Stats, place::Place, resource::Resource, task::Task};
+use crate::{
+    Config, Event, Output, Stats, peer_map::PeerMap, place::Place, resource::Resource, task::Task,
+};
 
 /// The supernode's brain. See the crate's documentation.
 #[derive(Debug)]
 pub struct Swarm {
     pub(crate) config: Config,
     pub(crate) now: Time,
-    pub(crate) peers: BTreeMap<PeerId, Peer>,
+    pub(crate) peers: PeerMap<Peer>,
     pub(crate) resources: BTreeMap<ResourceKey, Resource>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) outputs: VecDeque<Output>,
@@ -43,7 +45,7 @@ impl Swarm {
         Self {
             config,
             now: Time::ZERO,
-            peers: BTreeMap::new(),
+            peers: PeerMap::new(),
             resources: BTreeMap::new(),
             tasks: BTreeMap::new(),
             outputs: VecDeque::new(),

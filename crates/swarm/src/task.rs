@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pantala_core::{
     ContentMeta, Geometry, PeerId, PieceDigest, PieceIndex, PieceSet, TaskId, Time,
@@ -7,7 +10,7 @@ use pantala_core::{
 
 use crate::{
     Config, Output, Shape, keep::Keepers, leases::Leases, mesh::PieceTree, pace::Pace,
-    place::Place, probe::Probes, tree::Trees,
+    peer_map::PeerMap, place::Place, probe::Probes, tree::Trees,
 };
 
 /// One content and the peers that have or want it.
@@ -19,7 +22,9 @@ pub(crate) struct Task {
     pub(crate) digests: BTreeMap<PieceIndex, PieceDigest>,
     /// How many members hold each piece.
     pub(crate) copies: Vec<u32>,
-    pub(crate) members: BTreeMap<PeerId, Member>,
+    pub(crate) members: PeerMap<Member>,
+    /// Members that are suspected or not believed.
+    pub(crate) watched: BTreeSet<PeerId>,
     pub(crate) trees: Trees,
     /// Where each piece has a tree of its own: those of the pieces that are asked for.
     pub(crate) piece_trees: BTreeMap<PieceIndex, PieceTree>,
@@ -104,7 +109,8 @@ impl Task {
             meta,
             digests: BTreeMap::new(),
             copies: Vec::new(),
-            members: BTreeMap::new(),
+            members: PeerMap::new(),
+            watched: BTreeSet::new(),
             trees: Trees::new(stripes, chain),
             piece_trees: BTreeMap::new(),
             leases: Leases::default(),
@@ -183,13 +189,16 @@ impl Task {
         self.empty_since = None;
         self.heard = now;
         let peer = addr.id;
-        self.members
-            .entry(peer)
-            .and_modify(|member| {
+        match self.members.get_mut(&peer) {
+            Some(member) => {
                 member.position = position;
                 member.pace = Pace::new(position, now);
-            })
-            .or_insert_with(|| Member::new(addr, place.clone(), position, now));
+            }
+            None => {
+                let member = Member::new(addr, place.clone(), position, now);
+                self.members.insert(peer, member);
+            }
+        }
         let members = &self.members;
         self.trees.add(peer, place.clone(), |other| {
             members

@@ -2,7 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pantala_core::PeerId;
 
-use crate::place::{ALL, Group, Place};
+use crate::{
+    peer_map::PeerMap,
+    place::{ALL, Group, Place},
+};
 use choose::LOOKS;
 use shelf::Shelf;
 
@@ -24,7 +27,7 @@ pub(crate) struct Trees {
     stripes: u32,
     /// How many peers in step may be in a chain.
     chain: u32,
-    nodes: BTreeMap<PeerId, Node>,
+    nodes: PeerMap<Node>,
     /// Per stripe: peers with a free slot, the shallowest and oldest first.
     open: Vec<Shelf>,
     /// Per stripe: attached peers that feed nobody in it, the shallowest and oldest first.
@@ -78,7 +81,7 @@ impl Trees {
         Self {
             stripes,
             chain,
-            nodes: BTreeMap::new(),
+            nodes: PeerMap::new(),
             open: vec![Shelf::default(); stripes as usize],
             leaves: vec![Shelf::default(); stripes as usize],
             bridges: vec![Shelf::default(); stripes as usize],
@@ -571,7 +574,7 @@ impl Trees {
 
     #[cfg(test)]
     pub fn check(&self) {
-        for (&id, node) in &self.nodes {
+        for (&id, node) in self.nodes.iter() {
             for stripe in 0..self.stripes {
                 let s = stripe as usize;
                 let loose = self.loose.contains(&(id, stripe));

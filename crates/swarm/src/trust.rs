@@ -57,13 +57,17 @@ impl Task {
             self.distrust(of, config, now, out);
         } else {
             member.suspected.get_or_insert(now);
+            self.watched.insert(of);
         }
     }
 
     /// Looks who had time enough to complain and did not, and who is believed again.
     pub(crate) fn watch_trust(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let (mut guilty, mut restored) = (Vec::new(), Vec::new());
-        for (&peer, member) in &mut self.members {
+        for &peer in &self.watched {
+            let Some(member) = self.members.get_mut(&peer) else {
+                continue;
+            };
             if let Some(at) = member.suspected
                 && now.since(at) > COMPLAINT
             {
@@ -76,6 +80,11 @@ impl Task {
                 restored.push(peer);
             }
         }
+        let members = &self.members;
+        self.watched.retain(|peer| {
+            let member = members.get(peer);
+            member.is_some_and(|member| member.suspected.is_some() || member.withheld.is_some())
+        });
         for peer in guilty {
             self.distrust(peer, config, now, out);
         }
@@ -102,6 +111,7 @@ impl Task {
         }
         if let Some(member) = self.members.get_mut(&peer) {
             member.withheld = Some(held);
+            self.watched.insert(peer);
         }
         let leases = self.leases.take_all(peer);
         self.bar(peer, true, until);
