@@ -347,7 +347,7 @@ impl World {
             in_flight: seat
                 .flights
                 .iter()
-                .map(|(_, flight)| u64::from(flight.bytes))
+                .map(|(_, flight)| flight.come(self.now))
                 .sum(),
             reader_bound,
         };

@@ -157,12 +157,7 @@ impl World {
             .push(sent, Happening::Sent { host: Some(sender) });
         let arrives = self.through(zone, receiver, latency, sent, bytes);
         let (attempt, from) = (want.attempt, want.sent);
-        // Its receiver passes on what it has of the block, so that what it sends of it never
-        // overtakes what comes.
-        let host = &self.hosts[receiver as usize];
-        let quickest = pace.max(host.down_pace).min(host.up.pace);
-        let rest = bytes.saturating_sub(self.scenario.relay);
-        let begins = arrives - (f64::from(rest) * quickest) as Nanos;
+        let begins = arrives - self.comes_after(sender, receiver, bytes);
         self.queue.push(
             begins,
             Happening::Block {
@@ -187,6 +182,15 @@ impl World {
             );
         }
         true
+    }
+
+    /// How long after its beginning a block has come in full. Its receiver passes on what it has of
+    /// it, so that what it sends of it never overtakes what comes.
+    pub(crate) fn comes_after(&self, sender: Index, receiver: Index, bytes: u32) -> Nanos {
+        let (from, to) = (&self.hosts[sender as usize], &self.hosts[receiver as usize]);
+        let quickest = from.up.pace.max(to.down_pace).min(to.up.pace);
+        let rest = bytes.saturating_sub(self.scenario.relay);
+        (f64::from(rest) * quickest) as Nanos
     }
 
     fn send_run_block(&mut self, at: Index) -> bool {

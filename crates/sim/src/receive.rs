@@ -22,6 +22,7 @@ impl World {
         from: u32,
         bytes: u32,
     ) {
+        let now = self.now;
         let link = &mut self.links[at as usize];
         if self.hosts[link.receiver as usize].state == State::Frozen {
             // Nobody reads: the socket's buffers stay full, and nothing more is sent.
@@ -47,12 +48,15 @@ impl World {
             return;
         };
         request.bytes = end;
+        let rest = bytes.saturating_sub(self.scenario.relay);
+        let full_at = self.now + self.comes_after(sender, receiver, bytes);
         let flight = self.flight(s, piece);
         let first = flight.bytes == 0;
         // Else what was there was thrown away as wrong, or the other request was faster.
         let of_use = from <= flight.bytes && end > flight.bytes;
         if of_use {
             flight.bytes = end;
+            (flight.coming, flight.since, flight.full_at) = (rest, now, full_at);
             flight.tainted |= taints;
         } else {
             self.wasted_bytes += u64::from(bytes);

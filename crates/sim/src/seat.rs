@@ -53,13 +53,28 @@ pub(crate) struct Seat {
 /// A piece being received.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct InFlight {
-    /// Bytes there, from the first on.
+    /// Bytes there, from the first on: all of a block that has begun to come, for it is passed on as
+    /// it comes.
     pub bytes: u32,
+    /// What of the last block had still to come when its beginning came, when that was, and when it has
+    /// come in full.
+    pub coming: u32,
+    pub since: Nanos,
+    pub full_at: Nanos,
     /// Among them are wrong ones.
     pub tainted: bool,
     /// All bytes are there and wait for the digest: the request that brought the last, and over
     /// which link, if it brought all.
     pub complete: Option<(AttemptId, Option<Index>)>,
+}
+
+impl InFlight {
+    /// Bytes that have come by now.
+    pub fn come(&self, now: Nanos) -> u64 {
+        let left = self.full_at.saturating_sub(now);
+        let coming = u64::from(self.coming) * left / (self.full_at - self.since).max(1);
+        u64::from(self.bytes) - coming
+    }
 }
 
 /// One request to a parent, as the child sees it.
