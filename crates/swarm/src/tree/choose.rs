@@ -154,6 +154,30 @@ impl Trees {
             })
     }
 
+    /// Who feeds fewest of those that may be chosen; of those, who fits well. The first that feeds nobody
+    /// and does ends the search: in a large swarm that is soon.
+    fn idlest(&self, may: impl Fn(PeerId) -> bool, fit: impl Fn(PeerId) -> Fit) -> Option<PeerId> {
+        let mut best: Option<((usize, bool), PeerId)> = None;
+        for (&id, node) in self.nodes.iter() {
+            let load = self.load(id);
+            let better = |key| best.is_none_or(|(least, _)| key < least);
+            if node.barred || !better((load, false)) || !may(id) {
+                continue;
+            }
+            let key = match fit(id) {
+                Fit::Badly => continue,
+                fit => (load, fit != Fit::Well),
+            };
+            if better(key) {
+                best = Some((key, id));
+            }
+            if key == (0, false) {
+                break;
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
     fn choose(
         &self,
         peer: PeerId,
@@ -169,10 +193,7 @@ impl Trees {
         };
         if self.barred(peer) {
             // It takes no slot: where there is most of an uplink left, though it may have to wait there.
-            let idle = self.nodes.keys().copied().filter(|&id| {
-                sound(&id) && !self.barred(id) && self.is_in(id, group) && fit(id) != Fit::Badly
-            });
-            let idle = idle.min_by_key(|&id| (self.load(id), !may(id)));
+            let idle = self.idlest(|id| sound(&id) && self.is_in(id, group), &fit);
             if idle.is_some() {
                 return idle;
             }
