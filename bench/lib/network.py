@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
-from lib import scratch
+from lib import processes, scratch
 from lib.processes import run
-from lib.system import inside
+from lib.system import BenchError, inside
 from lib.units import payload_of_frames
 
+_FAR = Path(__file__).with_name("far.py")
 _counter = 0
 
 
@@ -42,6 +45,8 @@ class Network:
         self._switch = f"{self._prefix}-switch"
         self._namespaces: list[str] = []
         self._bridges: list[str] = []
+        self._relays: list[subprocess.Popen[bytes]] = []
+        self._labelled = True
 
     def __enter__(self) -> "Network":
         try:
@@ -57,6 +62,8 @@ class Network:
 
     def close(self) -> None:
         """Removes every namespace, and with them the links and bridges."""
+        while self._relays:
+            processes.stop(self._relays.pop())
         while self._namespaces:
             name = self._namespaces.pop()
             if Path(f"/run/netns/{name}").exists():
@@ -72,18 +79,29 @@ class Network:
         run([*switch, "set", port, "master", self._bridges[zone], "up"])
         run(["ip", "-n", namespace, "addr", "add", f"{address}/16", "dev", "eth0"])
         run(["ip", "-n", namespace, "link", "set", "eth0", "up"])
-        labels = (f"zone={zone}",) if len(self._bridges) > 1 else ()
+        labels = (f"zone={zone}",) if len(self._bridges) > 1 and self._labelled else ()
         host = Host(name, namespace, address, port, rate, labels)
         if rate > 0:
             limit(namespace, "eth0", rate)
             limit(self._switch, port, rate)
         return host
 
-    def add_zone(self, rate: float) -> None:
-        """A second bridge, behind a link of `rate` Mbit/s each way to the first."""
+    def add_zone(self, rate: float, way: float = 0.0) -> None:
+        """A second bridge, behind a link of `rate` Mbit/s each way to the first.
+
+        With `way` each way takes so many milliseconds, and hosts do not know which zone they are in.
+        """
         self._add_bridge()
         switch = ["ip", "-n", self._switch, "link"]
-        run([*switch, "add", "cross0", "type", "veth", "peer", "name", "cross1"])
+        if way:
+            relay = [sys.executable, "-I", "-S", _FAR, "cross0", "cross1", str(way)]
+            self._relays.append(processes.start(relay, namespace=self._switch, stdout=subprocess.PIPE))
+            ready = self._relays[-1].stdout
+            if ready is None or ready.readline().strip() != b"ready":
+                raise BenchError("the way between the zones cannot be made: is there /dev/net/tun?")
+            self._labelled = False
+        else:
+            run([*switch, "add", "cross0", "type", "veth", "peer", "name", "cross1"])
         for side in (0, 1):
             run([*switch, "set", f"cross{side}", "master", self._bridges[side], "up"])
             limit(self._switch, f"cross{side}", rate)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 HELP = """all-at-once | slow-peer=MBIT (the last peer's link) | kill=PEER@FRACTION (SIGKILL when that share of S/B
 has passed) | stagger=SECONDS (between starts) | late-joiner[=FRACTION] (the last peer starts when the others have
-finished, or at that share of S/B) | zones=MBIT (the second half of the peers behind a link of that rate) |
+finished, or at that share of S/B) | zones=MBIT[@MS] (the second half of the peers behind a link of that rate; with
+@MS each way takes so long, the peers are in the zones by turns and have no labels) |
 slow-reader=MBIT (the last peer's reader takes at that rate)"""
 
 
@@ -22,6 +23,7 @@ class Scenario:
     late_joiner: bool = False
     join_at: float | None = None
     zones: float | None = None
+    way: float = 0.0
     slow_reader: float | None = None
 
     @classmethod
@@ -40,7 +42,8 @@ class Scenario:
         if name == "late-joiner":
             return cls(text, late_joiner=True, join_at=_positive(value) if value else None)
         if name == "zones":
-            return cls(text, zones=_positive(value))
+            rate, _, way = value.partition("@")
+            return cls(text, zones=_positive(rate), way=_positive(way) if way else 0.0)
         if name == "slow-reader":
             return cls(text, slow_reader=_positive(value))
         raise ValueError(f"{text!r} is no scenario: {' '.join(HELP.split())}")
@@ -63,7 +66,9 @@ class Scenario:
 
     def zone_of(self, peer: int, peers: int) -> int:
         """The zone (0 has the origin and the supernode) of a peer."""
-        return 1 if self.zones is not None and peer > (peers + 1) // 2 else 0
+        if self.zones is None:
+            return 0
+        return (peer - 1) % 2 if self.way else int(peer > (peers + 1) // 2)
 
 
 def _positive(text: str) -> float:

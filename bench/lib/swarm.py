@@ -183,7 +183,7 @@ def _build(setup: Setup, network: Network, content: Path, directory: Path) -> mo
     """The hosts."""
     scenario = setup.scenario
     if scenario.zones is not None:
-        network.add_zone(scenario.zones)
+        network.add_zone(scenario.zones, scenario.way)
     origin = network.add_host("origin", f"{_NET}.0.1", setup.origin_rate)
     supernode = network.add_host("super", f"{_NET}.0.2", setup.rate)
     peers: list[Host] = []
