@@ -36,7 +36,7 @@ pub use jobs::{CaInitConfig, ContainerRuntime, DfdaemonJob, SetupConfig};
 pub use shared::MIN_MEMORY;
 pub use supernode::SupernodeConfig;
 pub use types::{
-    Action, Cache, DaemonUse, HostPort, Output, Prefetch, Range, Rule, Upstream, Window,
+    Action, Cache, DaemonUse, HostPort, Locality, Output, Prefetch, Range, Rule, Upstream, Window,
 };
 
 use command::Program;

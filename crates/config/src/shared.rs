@@ -37,7 +37,7 @@ pub(crate) const LABEL: Flag<(String, String)> =
     Flag::text("label", "KEY=VALUE", Group::Peers, value::label)
         .arity(Arity::Commas)
         .help("Where this host stands (rack, zone, region); repeatable")
-        .more("Near peers are preferred.");
+        .more("Near peers are preferred. Without one the supernode finds out by measuring.");
 
 pub(crate) const UPLOADS: Flag<usize> = Flag::text("uploads", "N", Group::Peers, value::uploads)
     .default("8")

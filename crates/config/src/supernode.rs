@@ -15,6 +15,7 @@ use crate::{
     flag::{AnyFlag, Flag, Group},
     shared::{CONFIG, LOG},
     sources::Values,
+    types::Locality,
     value,
 };
 
@@ -38,6 +39,19 @@ static STRIPES: Flag<u32> = Flag::text("stripes", "N", Group::Peers, value::stri
     .help("Into how many trees a swarm spreads the first copies of pieces")
     .advanced();
 
+static LOCALITY: Flag<Locality> = Flag::text(
+    "locality",
+    "labels|measured",
+    Group::Peers,
+    value::locality,
+)
+.default("measured")
+.help("How peers near each other are found")
+.more(
+    "labels: by `--label` of dfdaemon and dfget alone. measured: peers without a label that says \
+     where they are are asked to measure round trips to some others.",
+);
+
 static THE_CONFIG: Flag<PathBuf> = CONFIG;
 static THE_LOG: Flag<String> = LOG;
 
@@ -45,6 +59,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &LISTEN,
     &LEASE_TIMEOUT,
     &STRIPES,
+    &LOCALITY,
     &FRESH_FOR,
     &THE_CONFIG,
     &THE_LOG,
@@ -73,6 +88,8 @@ pub struct SupernodeConfig {
     pub fresh_for: Duration,
     /// How many stripes a swarm has; 0 lets the supernode choose.
     pub stripes: u32,
+    /// How it is found out who is near whom.
+    pub locality: Locality,
     /// How long a lease holder may be silent before its lease moves on.
     pub lease_timeout: Duration,
     /// The filter for `tracing`; it parses.
@@ -104,6 +121,7 @@ impl SupernodeConfig {
             listen: values.one(&LISTEN)?,
             fresh_for: values.one(&FRESH_FOR)?,
             stripes: values.one(&STRIPES)?,
+            locality: values.one(&LOCALITY)?,
             lease_timeout: values.one(&LEASE_TIMEOUT)?,
             log: values.one(&THE_LOG)?,
             config: values.maybe(&THE_CONFIG)?,

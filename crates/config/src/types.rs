@@ -45,6 +45,16 @@ pub enum Cache {
     Swarm,
 }
 
+/// How the supernode finds out which peers are near each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Locality {
+    /// By the operator's labels alone.
+    Labels,
+    /// Where there are no labels, from round trips that peers measure.
+    #[default]
+    Measured,
+}
+
 /// Whether `dfget` downloads through the dfdaemon of its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DaemonUse {

@@ -18,7 +18,7 @@ use crate::{
     flag::Bad,
     shared::MIN_MEMORY,
     tables,
-    types::{Cache, DaemonUse, HostPort, Output, Prefetch, Range, Upstream, Window},
+    types::{Cache, DaemonUse, HostPort, Locality, Output, Prefetch, Range, Upstream, Window},
 };
 
 pub(crate) fn switch(text: &str) -> Result<bool, Bad> {
@@ -124,6 +124,14 @@ pub(crate) fn cache(text: &str) -> Result<Cache, Bad> {
         "lru" => Ok(Cache::Lru),
         "swarm" => Ok(Cache::Swarm),
         _ => Err(Bad::new("no such order", "give lru or swarm")),
+    }
+}
+
+pub(crate) fn locality(text: &str) -> Result<Locality, Bad> {
+    match text {
+        "labels" => Ok(Locality::Labels),
+        "measured" => Ok(Locality::Measured),
+        _ => Err(Bad::new("not a choice", "give labels or measured")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What peers and supernodes say to each other, as values. How it travels is the `wire` crate's
 //! affair; the brains and the simulator speak it directly.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Turn};
 
@@ -95,6 +95,15 @@ pub enum Trouble {
         /// Of which piece.
         piece: PieceIndex,
     },
+}
+
+/// How long a packet takes to a peer and back, as another one measured it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundTrip {
+    /// To whom.
+    pub peer: PeerId,
+    /// The least of what was measured; `None` where nothing came back.
+    pub took: Option<Duration>,
 }
 
 /// A peer to its supernode.
@@ -196,6 +205,11 @@ pub enum FromPeer {
     Leave {
         /// Which task.
         task: TaskId,
+    },
+    /// The answer to [`ToPeer::Measure`].
+    RoundTrips {
+        /// One for each peer that was named.
+        round_trips: Vec<RoundTrip>,
     },
 }
 
@@ -329,5 +343,12 @@ pub enum ToPeer {
     Unknown {
         /// Which task.
         task: TaskId,
+    },
+    /// Measure the round trips to these peers and answer with [`FromPeer::RoundTrips`].
+    Measure {
+        /// To whom.
+        peers: Vec<PeerAddr>,
+        /// Who is so near needs no second try, and no waiting for those further away.
+        enough: Duration,
     },
 }

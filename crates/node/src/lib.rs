@@ -24,6 +24,7 @@ mod key;
 mod limiter;
 mod line;
 mod links;
+mod measure;
 mod metrics;
 mod node;
 mod prefetch;

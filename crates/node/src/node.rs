@@ -113,6 +113,8 @@ struct Inner {
     readers: watch::Sender<usize>,
     /// Who reads ahead of readers.
     read_ahead: ReadAhead,
+    /// Round trips are measured for one question at a time.
+    measuring: Arc<Semaphore>,
 }
 
 /// Keys that are known to be fresh, and readers that were admitted, at most.
@@ -204,6 +206,7 @@ impl Node {
                 rates,
                 fresh: Mutex::default(),
                 admitted: Mutex::default(),
+                measuring: Arc::new(Semaphore::new(1)),
                 readers,
             }),
         };

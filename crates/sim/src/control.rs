@@ -142,7 +142,12 @@ impl World {
             | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
             | ToPeer::Unknown { task } => Some(index_of_task(*task)),
+            ToPeer::Measure { .. } => None,
         };
+        if let ToPeer::Measure { peers, enough } = message {
+            self.measure(host, peers, enough);
+            return;
+        }
         let seat = task.and_then(|task| self.seat_of(host, task));
         // What was on its way when it left is of no use.
         if let Some(seat) = seat.filter(|&seat| self.seats[seat as usize].joined) {
@@ -190,6 +195,7 @@ impl World {
             ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
             | ToPeer::Direct { .. }
+            | ToPeer::Measure { .. }
             | ToPeer::Refused { .. } => {}
         }
     }

@@ -31,6 +31,7 @@ mod faults;
 mod flows;
 mod host;
 mod links;
+mod measure;
 mod news;
 mod queue;
 mod reading;

@@ -9,6 +9,8 @@ use pantala_core::{
 };
 use pantala_window::AttemptId;
 
+use crate::measure::Measuring;
+
 /// A point on the simulator's clock, in nanoseconds: fine enough that rounding a block's time
 /// does not add up.
 pub(crate) type Nanos = u64;
@@ -64,6 +66,11 @@ pub(crate) enum Happening {
     },
     Disconnect {
         host: Index,
+    },
+    /// A host has tried the ways to others once.
+    Tried {
+        host: Index,
+        measuring: Box<Measuring>,
     },
     SwarmTick,
     PickerTick {

@@ -234,6 +234,7 @@ impl World {
             Happening::Disconnect { host } => self.tell_swarm(SwarmEvent::Disconnected {
                 peer: self.hosts[host as usize].id,
             }),
+            Happening::Tried { host, measuring } => self.try_ways(host, measuring),
             Happening::SwarmTick => self.swarm_tick(),
             Happening::PickerTick { seat } => self.picker_tick(seat),
             Happening::Metadata { seat } => self.metadata(seat),

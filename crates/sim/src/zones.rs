@@ -61,6 +61,12 @@ impl Pipes {
         self.pipe(from, to).latency
     }
 
+    /// How long a packet takes that finds what waits at `now` before it.
+    pub fn queued(&self, from: u32, to: u32, now: Nanos) -> Nanos {
+        let pipe = self.pipe(from, to);
+        pipe.latency + pipe.free.saturating_sub(now)
+    }
+
     /// When a block that starts at `now` and leaves its sender at `sent` is through.
     fn through(&mut self, from: u32, to: u32, now: Nanos, sent: Nanos, bytes: u32) -> Nanos {
         if from == to {

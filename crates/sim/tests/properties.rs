@@ -70,7 +70,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     ];
     let classes = prop::collection::vec(class(), 1..4);
     let origin = select(vec![50e6, 200e6, 1e9]);
-    let way = (select(vec![20e6, 100e6, 1e9]), 1u64..20);
+    let way = (select(vec![20e6, 100e6, 1e9]), 1u64..20, any::<bool>());
     (
         contents,
         classes,
@@ -114,6 +114,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                         rate: way.0,
                         latency: Duration::from_millis(way.1),
                     }],
+                    labels: way.2,
                     arrivals,
                     faults,
                     seed,

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use pantala_sim::{Arrivals, Class, Fault, Report, Scenario, Turns, run};
+use pantala_sim::{Arrivals, Between, Class, Fault, Report, Scenario, Turns, run};
 use pantala_store::Eviction;
-use pantala_swarm::Shape;
+use pantala_swarm::{Locality, Shape};
 use pantala_window::{Order, WindowSize};
 
 const RATE: f64 = 200e6;
@@ -399,6 +399,66 @@ fn caches_of_a_quarter_hold_the_content_together() {
     // A second wave, and a third.
     let wave = left_for_the_origin(Eviction::Swarm, 4, 4);
     assert!(wave <= 3 * MIB, "{} MiB", wave / MIB);
+}
+
+/// Two data centres, 50 Mbit/s and 4 ms there and back between them, whose peers come by turns.
+fn unlabelled(each: usize, arrivals: Arrivals) -> Scenario {
+    let zone = |zone| Class {
+        zone,
+        ..Class::new(1, RATE)
+    };
+    Scenario {
+        classes: (0..2 * each).map(|number| zone(number % 2)).collect(),
+        between: vec![Between {
+            zones: (0, 1),
+            rate: 50e6,
+            latency: Duration::from_millis(2),
+        }],
+        labels: false,
+        arrivals,
+        ..eight()
+    }
+}
+
+/// The floor is what the thin link carries: the content once.
+#[test]
+fn data_centres_that_nobody_labelled_take_each_byte_in_once() {
+    for (each, bound) in [(4, 1.05), (50, 1.10)] {
+        let scenario = unlabelled(each, Arrivals::AtOnce);
+        let floor = scenario.floor(50e6);
+        let (report, _) = complete(scenario.clone());
+        let across = report.across_bytes as f64 / scenario.distinct() as f64;
+        assert!(across <= bound, "{each} each: {across:.3} {report}");
+        assert_eq!(report.origin_bytes, 64 * MIB, "{report}");
+        let ratio = report.finish() / floor;
+        assert!(ratio <= 1.05, "{each} each: {ratio:.3} {report}");
+        // Without labels and without measuring.
+        let mut blind = scenario;
+        blind.swarm.locality = Locality::Labels;
+        let (blind, _) = complete(blind);
+        assert!(blind.across_bytes > 2 * report.across_bytes, "{blind}");
+    }
+}
+
+/// Where there is one data centre measuring changes nothing, also when its links are full.
+#[test]
+fn one_data_centre_is_not_taken_for_several() {
+    let waves = Arrivals::Waves {
+        count: 10,
+        every: Duration::from_millis(400),
+    };
+    for arrivals in [Arrivals::AtOnce, waves] {
+        let run = |locality| {
+            let mut scenario = eight();
+            scenario.classes = vec![Class::new(60, RATE)];
+            scenario.arrivals = arrivals;
+            scenario.swarm.locality = locality;
+            complete(scenario).0
+        };
+        let (labels, measured) = (run(Locality::Labels), run(Locality::Measured));
+        assert_eq!(labels.peers, measured.peers, "{arrivals:?}");
+        assert!(measured.control_messages <= labels.control_messages + 3 * 60);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use pantala_config::{Exit, SupernodeConfig};
+use pantala_config::{Exit, Locality, SupernodeConfig};
 use pantala_core::{Error, Kind, Result, Who};
 use pantala_supernode::Supernode;
 use tokio::{
@@ -68,6 +68,10 @@ fn settings(config: &SupernodeConfig) -> pantala_supernode::SupernodeConfig {
             stripes: config.stripes,
             lease_timeout: config.lease_timeout,
             fresh_for: config.fresh_for,
+            locality: match config.locality {
+                Locality::Labels => pantala_swarm::Locality::Labels,
+                Locality::Measured => pantala_swarm::Locality::Measured,
+            },
             ..Default::default()
         },
     }

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     tasks: Gauge,
     members: Gauge,
     leases: Gauge,
+    sites: Gauge,
     leases_moved: Counter,
     parents_chosen: Counter,
 }
@@ -49,6 +50,10 @@ impl Metrics {
         let tasks = gauge("tasks", "Tasks known");
         let members = gauge("members", "Peers of each task, summed over all tasks");
         let leases = gauge("leases", "Source leases held");
+        let sites = gauge(
+            "sites",
+            "Data centres found from round trips; 0 where all is one",
+        );
         // The format appends `_total` to a counter's name.
         let mut counter = |name, help| {
             let counter = Counter::default();
@@ -71,6 +76,7 @@ impl Metrics {
             tasks,
             members,
             leases,
+            sites,
             leases_moved,
             parents_chosen,
         }
@@ -88,6 +94,7 @@ impl Metrics {
             (&self.tasks, stats.tasks),
             (&self.members, stats.members),
             (&self.leases, stats.leases),
+            (&self.sites, stats.sites),
         ];
         for (gauge, figure) in figures {
             gauge.set(i64::try_from(figure).unwrap_or(i64::MAX));
@@ -120,6 +127,7 @@ mod tests {
             tasks: 2,
             members: 5,
             leases: 1,
+            sites: 4,
             leases_moved: 7,
             parents_chosen: 9,
         };
@@ -130,6 +138,7 @@ mod tests {
             "pantala_supernode_tasks 2\n",
             "pantala_supernode_members 5\n",
             "pantala_supernode_leases 1\n",
+            "pantala_supernode_sites 4\n",
             "pantala_supernode_leases_moved_total 7\n",
             "pantala_supernode_parents_chosen_total 9\n",
             "pantala_supernode_messages_received_total 1\n",

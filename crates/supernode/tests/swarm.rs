@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use pantala_core::{
     ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
-    control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, ToPeer},
+    control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, RoundTrip, ToPeer},
 };
 use pantala_supernode::{Supernode, SupernodeConfig};
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
@@ -270,4 +270,52 @@ async fn a_restarted_supernode_takes_its_port_back() {
     assert!(matches!(peer.message().await, ToPeer::Learn { .. }));
     cancel.cancel();
     soon(again.stopped()).await.unwrap();
+}
+
+/// Two data centres, of odd and of even peers; who is asked measures and says so.
+#[tokio::test]
+async fn data_centres_are_found_from_what_peers_measure() {
+    let cancel = CancellationToken::new();
+    let supernode = supernode(&cancel).await;
+    let place = supernode.local_addr();
+    let _first = Peer::start(1, place).await;
+    let mut others = Vec::new();
+    for id in 2..=5 {
+        let mut peer = Peer::start(id, place).await;
+        let ToPeer::Measure { peers, .. } = peer.message().await else {
+            panic!("{id} is not asked");
+        };
+        assert!(peers.iter().all(|of| of.id.as_bytes()[0] < id));
+        let round_trip = |of: PeerAddr| {
+            let near = (of.id.as_bytes()[0] ^ id) & 1 == 0;
+            RoundTrip {
+                peer: of.id,
+                took: Some(Duration::from_micros(if near { 300 } else { 9000 })),
+            }
+        };
+        let round_trips = peers.into_iter().map(round_trip).collect();
+        peer.say(FromPeer::RoundTrips { round_trips });
+        // What it says next is heard after that; nobody else has asked for it.
+        let key = ResourceKey::from_bytes([id; 32]);
+        peer.say(FromPeer::Register(Register {
+            key,
+            shown: String::new(),
+            start: 0,
+            private: false,
+        }));
+        loop {
+            match peer.message().await {
+                ToPeer::Learn { key: asked, .. } if asked == key => break,
+                _ => {}
+            }
+        }
+        others.push(peer);
+    }
+    let figures = get(place, "/metrics").await;
+    assert!(
+        figures.contains("\npantala_supernode_sites 2\n"),
+        "{figures}"
+    );
+    cancel.cancel();
+    soon(supernode.stopped()).await.unwrap();
 }

@@ -20,7 +20,8 @@
 //!   against it by a probe: a lease for a piece ahead, which takes the lease over if it is quicker.
 //! - Members are told their turns at keeping pieces, so that those in step evict different ones,
 //!   and whoever holds a last copy is told that.
-//! - Near ones first, by the operator's labels: a zone takes each piece in once.
+//! - Near ones first: a zone takes each piece in once. Where the operator's labels say nothing, who
+//!   is near is found from round trips that peers measure.
 //! - Who sends wrong bytes is found out, and for a while nothing that it says counts.
 //! - Members are told their turns at evicting, so that peers in step keep different pieces.
 //! - A digest comes from who held the lease for the piece, and goes to all members.
@@ -44,11 +45,13 @@ mod parents;
 mod peer_map;
 mod place;
 mod probe;
+mod relocate;
 mod resource;
+mod sites;
 mod swarm;
 mod task;
 mod tree;
 mod trust;
 
-pub use message::{Config, Event, Output, Shape, Stats};
+pub use message::{Config, Event, Locality, Output, Shape, Stats};
 pub use swarm::Swarm;

@@ -34,6 +34,8 @@ pub struct Config {
     pub probe: bool,
     /// Tasks without a member are forgotten after this long.
     pub forget_after: Duration,
+    /// Who is near whom.
+    pub locality: Locality,
     /// Seed of the only randomness there is: which other parents a peer is told.
     pub seed: u64,
 }
@@ -67,9 +69,20 @@ impl Default for Config {
             make_leaves: true,
             probe: true,
             forget_after: Duration::from_secs(600),
+            locality: Locality::default(),
             seed: 0,
         }
     }
+}
+
+/// How it is found out who is near whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Locality {
+    /// The operator's labels say so, and nothing else.
+    Labels,
+    /// Peers without labels are asked to measure the round trips to others.
+    #[default]
+    Measured,
 }
 
 /// What happened.
@@ -124,4 +137,6 @@ pub struct Stats {
     pub leases_moved: u64,
     /// Parents chosen so far.
     pub parents_chosen: u64,
+    /// Data centres found from round trips; 0 where all is one.
+    pub sites: usize,
 }

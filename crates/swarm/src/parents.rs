@@ -236,6 +236,12 @@ impl Task {
         }
     }
 
+    /// Whether so many of its group are members that it needs to know nobody else.
+    pub(crate) fn has_neighbours(&self, peer: PeerId) -> bool {
+        let own = self.neighbourhood(peer);
+        own.is_some()
+    }
+
     /// The narrowest group of a member that holds enough others to fall back on.
     fn neighbourhood(&self, peer: PeerId) -> Option<Group> {
         let place = &self.members.get(&peer)?.place;
@@ -326,7 +332,7 @@ impl Task {
 }
 
 /// How well one member would feed another.
-fn fit(
+pub(crate) fn fit(
     members: &PeerMap<Member>,
     root: Option<PeerId>,
     candidate: PeerId,

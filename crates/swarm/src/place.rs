@@ -1,4 +1,4 @@
-//! Where peers are, as their operators labelled them, and who is near whom.
+//! Where peers are, as their operators labelled them or as was found out, and who is near whom.
 
 /// A set of peers that are near each other: a rack, a zone, a region; or all there are.
 pub(crate) type Group = u64;
@@ -30,6 +30,18 @@ impl Place {
             groups.push(name(&path));
         }
         Self(groups)
+    }
+
+    /// In a site that was found, not labelled.
+    pub fn site(number: u64) -> Self {
+        // No path of labels begins with a length like that.
+        let path = [u64::MAX.to_le_bytes(), number.to_le_bytes()].concat();
+        Self(vec![name(&path)])
+    }
+
+    /// Whether no label says anything.
+    pub fn is_nowhere(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The groups it is in, the narrowest first; [`ALL`] is the last.

@@ -9,7 +9,8 @@ use pantala_core::{
 };
 
 use crate::{
-    Config, Event, Output, Stats, peer_map::PeerMap, place::Place, resource::Resource, task::Task,
+    Config, Event, Locality, Output, Stats, peer_map::PeerMap, place::Place, resource::Resource,
+    sites::Sites, task::Task,
 };
 
 /// The supernode's brain. See the crate's documentation.
@@ -24,6 +25,10 @@ pub struct Swarm {
     pub(crate) next_tick: Time,
     /// When digests are to be told.
     pub(crate) digests_at: Time,
+    /// Where peers without labels are.
+    sites: Sites,
+    /// Whose place is new, in which tasks, until they can be brought to their own there.
+    relocated: BTreeMap<TaskId, BTreeSet<PeerId>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct Peer {
 
 /// How often stalled leases, slow members and forgotten tasks are looked for.
 const TICK: Duration = Duration::from_millis(20);
+/// How many places are corrected before other peers are heard again.
+const MOVES: usize = 64;
 /// How many times the lease timeout the first answer of an origin may take.
 const LEARN_PATIENCE: u32 = 10;
 
@@ -51,6 +58,8 @@ impl Swarm {
             outputs: VecDeque::new(),
             next_tick: Time::ZERO,
             digests_at: Time::NEVER,
+            sites: Sites::default(),
+            relocated: BTreeMap::new(),
         }
     }
 
@@ -72,6 +81,7 @@ impl Swarm {
         if self.now >= self.digests_at {
             self.flush_digests();
         }
+        self.look_around();
         if self.now >= self.next_tick {
             self.next_tick = self.now + TICK;
             self.tick();
@@ -94,7 +104,12 @@ impl Swarm {
                 .values()
                 .any(|resource| matches!(resource, Resource::Learning(_)));
         let tick = if busy { self.next_tick } else { Time::NEVER };
-        Some(tick.min(self.digests_at)).filter(|&at| at < Time::NEVER)
+        let sites = if self.sites.has_moved() {
+            self.now
+        } else {
+            self.sites.due()
+        };
+        Some(tick.min(self.digests_at).min(sites)).filter(|&at| at < Time::NEVER)
     }
 
     fn flush_digests(&mut self) {
@@ -117,6 +132,7 @@ impl Swarm {
             leases: sum(Task::lease_count),
             leases_moved: self.tasks.values().map(|task| task.moved).sum(),
             parents_chosen: self.tasks.values().map(|task| task.chosen).sum(),
+            sites: self.sites.named(),
         }
     }
 
@@ -124,15 +140,65 @@ impl Swarm {
         let peer = hello.peer.id;
         // The same peer on a new connection: the old one's state is stale.
         self.disconnected(peer);
+        let (addr, place) = (hello.peer, Place::of(&hello.labels));
+        let unknown = place.is_nowhere() && self.config.locality == Locality::Measured;
         self.peers.insert(
             peer,
             Peer {
-                place: Place::of(&hello.labels),
+                place,
                 hello,
                 tasks: BTreeSet::new(),
                 learning: BTreeSet::new(),
             },
         );
+        if unknown {
+            self.in_sites(|sites, now, out| sites.came(addr, now, out));
+        }
+    }
+
+    fn in_sites(&mut self, act: impl FnOnce(&mut Sites, Time, &mut Vec<Output>)) {
+        let mut out = Vec::new();
+        act(&mut self.sites, self.now, &mut out);
+        self.outputs.extend(out);
+    }
+
+    /// Whose place was found comes to its own in the tasks that it is a member of.
+    fn look_around(&mut self) {
+        if self.now >= self.sites.due() {
+            self.in_sites(|sites, now, out| sites.tick(now, out));
+        }
+        if !self.sites.has_moved() && self.relocated.is_empty() {
+            return;
+        }
+        for _ in 0..MOVES {
+            let Some((peer, place)) = self.sites.next_moved() else {
+                break;
+            };
+            let Some(found) = self.peers.get_mut(&peer) else {
+                continue;
+            };
+            if found.place == place {
+                continue;
+            }
+            for id in &found.tasks {
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.relocate(peer, &place);
+                    // Who is nowhere in particular has nobody to come to.
+                    if !place.is_nowhere() {
+                        self.relocated.entry(*id).or_default().insert(peer);
+                    }
+                }
+            }
+            found.place = place;
+        }
+        // Else who is not named yet would be taken for a stranger.
+        if !self.sites.has_moved() {
+            for (task, peers) in std::mem::take(&mut self.relocated) {
+                self.in_task(task, |task, config, now, out| {
+                    task.regroup(&peers, config, now, out)
+                });
+            }
+        }
     }
 
     pub(crate) fn disconnected(&mut self, peer: PeerId) {
@@ -147,6 +213,7 @@ impl Swarm {
         for key in gone.learning {
             self.stop_waiting(peer, key);
         }
+        self.in_sites(|sites, now, out| sites.gone(peer, now, out));
     }
 
     pub(crate) fn in_task(
@@ -249,6 +316,9 @@ impl Swarm {
                 self.in_task(task, |task, config, now, out| {
                     task.trouble(peer, parent, trouble, config, now, out);
                 });
+            }
+            FromPeer::RoundTrips { round_trips } => {
+                self.in_sites(|sites, now, out| sites.answered(peer, &round_trips, now, out));
             }
             FromPeer::Poison { task } => self.poison(peer, task),
             FromPeer::Leave { task } => {

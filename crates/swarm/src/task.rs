@@ -9,8 +9,15 @@ use pantala_core::{
 };
 
 use crate::{
-    Config, Output, Shape, keep::Keepers, leases::Leases, mesh::PieceTree, pace::Pace,
-    peer_map::PeerMap, place::Place, probe::Probes, tree::Trees,
+    Config, Output, Shape,
+    keep::Keepers,
+    leases::Leases,
+    mesh::PieceTree,
+    pace::Pace,
+    peer_map::PeerMap,
+    place::{ALL, Place},
+    probe::Probes,
+    tree::Trees,
 };
 
 /// One content and the peers that have or want it.
@@ -234,7 +241,7 @@ impl Task {
         self.deal_out(peer, out);
         let leases = self.leases.take_all(peer);
         self.trees.remove(peer);
-        self.trees.balance();
+        self.trees.balance(ALL);
         for lease in &leases {
             self.moved += 1;
             self.pass_on(lease.first, peer, config, now, out);

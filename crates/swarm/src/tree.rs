@@ -10,6 +10,7 @@ use choose::LOOKS;
 use shelf::Shelf;
 
 mod choose;
+mod home;
 mod shelf;
 
 /// The distribution trees of one task, one a stripe.
@@ -135,6 +136,17 @@ impl Trees {
             self.reopen(peer, stripe);
         }
         self.changed.insert(peer);
+    }
+
+    fn ungroup(&mut self, peer: PeerId, place: &Place) {
+        for group in place.named() {
+            if let Some(members) = self.groups.get_mut(&group) {
+                members.remove(&peer);
+                if members.is_empty() {
+                    self.groups.remove(&group);
+                }
+            }
+        }
     }
 
     /// The stripe with the fewest inner nodes near a place.
@@ -275,14 +287,7 @@ impl Trees {
             if let Some(inner) = node.inner {
                 self.count_inner(&node.place, inner, false);
             }
-            for group in node.place.groups() {
-                if let Some(members) = self.groups.get_mut(&group) {
-                    members.remove(&peer);
-                    if members.is_empty() {
-                        self.groups.remove(&group);
-                    }
-                }
-            }
+            self.ungroup(peer, &node.place);
         }
         if self.root == Some(peer) {
             self.root = None;
@@ -438,13 +443,13 @@ impl Trees {
         orphans
     }
 
-    /// Sees to it that no stripe has far fewer inner nodes than another: then it would lack slots. Who
+    /// Sees to it that in a group no stripe has far fewer inner nodes than another: then it would lack slots. Who
     /// feeds the fewest in the one becomes inner in the other; its children there are adrift.
-    pub fn balance(&mut self) {
+    pub fn balance(&mut self, group: Group) {
         loop {
             let stripes = || 0..self.stripes;
             let count = |stripe: u32| {
-                let all = self.inner.get(&ALL);
+                let all = self.inner.get(&group);
                 all.map_or(0, |inner| inner[stripe as usize])
             };
             let few = stripes().min_by_key(|&stripe| count(stripe));
@@ -459,7 +464,9 @@ impl Trees {
             let found = self
                 .nodes
                 .iter()
-                .filter(|(id, node)| node.inner == Some(many) && self.root != Some(**id))
+                .filter(|(id, node)| {
+                    node.inner == Some(many) && self.root != Some(**id) && node.place.is_in(group)
+                })
                 .min_by_key(|(_, node)| (feeds(node), std::cmp::Reverse(node.seq)))
                 .map(|(&id, _)| id);
             let Some(peer) = found else {
@@ -577,6 +584,12 @@ impl Trees {
         for (&id, node) in self.nodes.iter() {
             for stripe in 0..self.stripes {
                 let s = stripe as usize;
+                let groups = |group| node.place.is_in(group);
+                let listed = self.groups.iter().filter(|(_, of)| of.contains(&id));
+                assert!(
+                    listed.map(|(&group, _)| group).all(groups),
+                    "in a group it is not in"
+                );
                 let loose = self.loose.contains(&(id, stripe));
                 assert_eq!(loose, node.up[s].is_none(), "who is loose is not known");
                 for child in &node.down[s] {
@@ -592,6 +605,23 @@ impl Trees {
                         "parent and child disagree"
                     );
                     assert!(!self.below(parent, id, stripe), "a cycle");
+                    let above = &self.nodes[&parent].place;
+                    for group in node.place.named() {
+                        let astray = self.astray[s].of(group).any(|key| key.2 == id);
+                        assert_eq!(
+                            astray,
+                            !above.is_in(group),
+                            "who is fed from afar is not known"
+                        );
+                    }
+                    for group in above.named() {
+                        let fed = self.bridges[s].of(group).any(|key| key.2 == id);
+                        assert_eq!(
+                            fed,
+                            !node.place.is_in(group),
+                            "who is fed from here is not known"
+                        );
+                    }
                 }
             }
         }

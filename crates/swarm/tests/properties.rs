@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{
     ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
-    control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, ToPeer, Trouble},
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer, Trouble},
 };
 use pantala_swarm::{Config, Event, Shape, Swarm};
 use proptest::prelude::*;
@@ -49,7 +49,7 @@ fn message(what: u8, n: u32) -> FromPeer {
         piece: PieceIndex::new(n / 3 % 16),
     };
     let trouble = [Trouble::Slow, Trouble::Gone, corrupt][n as usize / 5 % 3];
-    match what % 13 {
+    match what % 14 {
         0 | 1 => FromPeer::Register(Register {
             key: key(n),
             shown: String::new(),
@@ -112,6 +112,15 @@ fn message(what: u8, n: u32) -> FromPeer {
             trouble,
         },
         11 => FromPeer::Leave { task },
+        13 => FromPeer::RoundTrips {
+            round_trips: (0..8)
+                .map(|peer| RoundTrip {
+                    peer: id(peer),
+                    took: (n >> peer & 1 == 0)
+                        .then(|| Duration::from_micros(u64::from(n >> (2 * peer)))),
+                })
+                .collect(),
+        },
         _ => FromPeer::Resume(Resume {
             key: key(n),
             task,
@@ -158,14 +167,14 @@ proptest! {
         stripes in 0u32..4,
         shape in prop::sample::select(vec![Shape::Trees, Shape::Mesh, Shape::PerPiece]),
         lease_pieces in 0u32..3,
-        events in prop::collection::vec((0u8..18, 0u8..8, any::<u32>()), 0..200),
+        events in prop::collection::vec((0u8..19, 0u8..8, any::<u32>()), 0..200),
     ) {
         let mut swarm = Swarm::new(Config { stripes, shape, lease_pieces, ..Config::default() });
         let (mut now, mut heard) = (Time::ZERO, Heard::default());
         for (what, peer, n) in events {
             let peer = id(peer);
             let event = match what {
-                0..=12 => Event::Message { peer, message: message(what, n) },
+                0..=12 | 18 => Event::Message { peer, message: message(what.min(13), n) },
                 13 | 14 => Event::Connected { hello: hello(peer) },
                 15 => Event::Disconnected { peer },
                 _ => {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use pantala_core::ByteRange;
 
 use super::*;
-use crate::{DaemonUse, Output, Range, Window};
+use crate::{DaemonUse, Locality, Output, Range, Window};
 
 #[test]
 fn defaults_are_as_documented() {
@@ -39,6 +39,7 @@ fn defaults_are_as_documented() {
     assert_eq!(supernode.listen.to_string(), "0.0.0.0:8002");
     assert_eq!(supernode.fresh_for, Duration::from_secs(10));
     assert_eq!(supernode.lease_timeout, Duration::from_secs(1));
+    assert_eq!(supernode.locality, Locality::Measured);
     assert_eq!(supernode.stripes, 0);
 }
 

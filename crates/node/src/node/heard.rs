@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pantala_core::{
     Error, Geometry, Kind, ResourceKey, Who,
-    control::{FromPeer, Known, Learned, ToPeer},
+    control::{FromPeer, Known, Learned, PeerAddr, ToPeer},
 };
 use pantala_window::{Config as WindowConfig, Picker, WindowSize};
 use pantala_wire::control::{Control, ControlEvent};
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::Node;
 use crate::{
     driver::Driver,
+    measure::measure,
     task::{Command, Planned, TaskHandle},
 };
 
@@ -139,6 +140,20 @@ impl Node {
         }
     }
 
+    /// Measures round trips beside everything else, for one question at a time: a supernode asks the
+    /// next when this one is answered.
+    fn measure(&self, peers: &[PeerAddr], enough: Duration) {
+        let Ok(turn) = self.inner.measuring.clone().try_acquire_owned() else {
+            return;
+        };
+        let (peers, control) = (peers.to_vec(), self.inner.ports.control.clone());
+        self.spawn(async move {
+            let round_trips = measure(&peers, enough).await;
+            drop(turn);
+            control.send(FromPeer::RoundTrips { round_trips });
+        });
+    }
+
     async fn heard(&self, message: ToPeer) {
         let task = match &message {
             ToPeer::Known { key, known } => {
@@ -167,6 +182,10 @@ impl Node {
             }
             ToPeer::Direct { .. } | ToPeer::Refused { .. } => {
                 self.inner.registrations.answer(&message);
+                return;
+            }
+            ToPeer::Measure { peers, enough } => {
+                self.measure(peers, *enough);
                 return;
             }
             ToPeer::Parents { task, .. }

@@ -46,7 +46,7 @@ impl Trees {
     }
 
     /// Gives it a parent of a group, if there is one for it.
-    fn attach_in(
+    pub(super) fn attach_in(
         &mut self,
         peer: PeerId,
         stripe: u32,

@@ -34,7 +34,7 @@ fn who_loses_many_still_has_slots_for_all() {
     (0..100).for_each(|n| join(&mut trees, id(n)));
     for n in (5..95).step_by(3) {
         trees.remove(id(n));
-        trees.balance();
+        trees.balance(ALL);
         while let Some(&(orphan, stripe)) = trees.orphans().first() {
             trees.attach(orphan, stripe, |_, _| Fit::Well);
         }
@@ -105,17 +105,77 @@ fn a_zone_takes_each_piece_in_once() {
     }
 }
 
+/// They came as if all were in one place, and turn out to be in two.
+#[test]
+fn who_is_found_elsewhere_comes_to_its_own() {
+    let elsewhere = |n: u8| Place::site(u64::from(n % 2));
+    for chain in [0, 12] {
+        let mut trees = Trees::new(2, chain);
+        (0..60).for_each(|n| join(&mut trees, id(n)));
+        for n in 0..60 {
+            trees.relocate(id(n), elsewhere(n));
+            trees.check();
+        }
+        for _ in 0..3 {
+            for site in 0..2 {
+                let group = elsewhere(site).named().next().unwrap_or(ALL);
+                trees.balance(group);
+                for stripe in 0..2 {
+                    while let Some(&(orphan, stripe)) = trees.orphans().first() {
+                        trees.attach(orphan, stripe, |_, _| Fit::Well);
+                    }
+                    for n in 0..60 {
+                        if trees.is_astray(id(n), stripe) && trees.is_in(id(n), group) {
+                            for other in trees.bring_home(id(n), stripe, |_, _| Fit::Well) {
+                                trees.attach(other, stripe, |_, _| Fit::Well);
+                            }
+                            trees.check();
+                        }
+                    }
+                }
+            }
+        }
+        let parents = |n| trees.parents(id(n)).iter().flatten();
+        let afar = |n: u8| {
+            parents(n)
+                .filter(|above| above.as_bytes()[0] % 2 != n % 2)
+                .count()
+        };
+        let crossings: usize = (0..60).map(afar).sum();
+        // Once for each stripe; a few more may find no room of their own.
+        assert!(
+            (2..=4).contains(&crossings),
+            "chain of {chain}: {crossings}"
+        );
+        assert!(trees.adrift().is_empty());
+    }
+}
+
 proptest! {
     #[test]
     fn survives_any_coming_and_going(
         stripes in 1u32..4,
         chain in 0u32..8,
-        ops in prop::collection::vec((0u8..4, 0u8..24), 0..150),
+        ops in prop::collection::vec((0u8..6, 0u8..24), 0..150),
     ) {
         let mut trees = Trees::new(stripes, chain);
         for (op, n) in ops {
             match op {
-                0 | 1 => join_at(&mut trees, id(n), place(id(n))),
+                0 => join_at(&mut trees, id(n), place(id(n))),
+                // Where it is turns out later, or it is elsewhere.
+                1 => join(&mut trees, id(n)),
+                4 => trees.relocate(id(n), Place::site(u64::from(n % 2))),
+                5 => {
+                    for stripe in 0..stripes {
+                        for peer in trees.all_astray(Place::site(1).groups().next().unwrap_or(ALL), stripe) {
+                            let left = trees.bring_home(peer, stripe, |_, _| Fit::Well);
+                            trees.check();
+                            for other in left {
+                                trees.attach(other, stripe, |_, _| Fit::Well);
+                            }
+                        }
+                    }
+                }
                 2 => {
                     let orphans = trees.remove(id(n));
                     if trees.root().is_none() && let Some(&(orphan, _)) = orphans.first() {

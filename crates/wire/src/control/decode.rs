@@ -10,13 +10,13 @@ use pantala_core::{
     ContentMeta, Error, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        ToPeer, Trouble,
+        RoundTrip, ToPeer, Trouble,
     },
 };
 use thiserror::Error;
 
 use super::{
-    limits::{Bounded, MAX_PARENTS, MAX_PIECES, list},
+    limits::{Bounded, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, list},
     proto,
 };
 
@@ -154,6 +154,9 @@ impl TryFrom<proto::FromPeer> for FromPeer {
             Kind::Leave(m) => FromPeer::Leave {
                 task: id("a task", &m.task)?,
             },
+            Kind::RoundTrips(m) => FromPeer::RoundTrips {
+                round_trips: round_trips(&m.round_trips)?,
+            },
         };
         message.check()?;
         Ok(message)
@@ -227,6 +230,14 @@ impl TryFrom<proto::ToPeer> for ToPeer {
                 },
                 pieces: runs(m.pieces)?,
             },
+            Kind::Measure(m) => {
+                list("peers to measure", m.peers.len(), MAX_MEASURED)?;
+                let peers = m.peers.into_iter().map(peer_addr);
+                ToPeer::Measure {
+                    peers: peers.collect::<Result<_, _>>()?,
+                    enough: Duration::from_micros(m.enough_micros.into()),
+                }
+            }
         };
         message.check()?;
         Ok(message)
@@ -328,6 +339,18 @@ fn narrow(what: &'static str, value: u32) -> Result<u16, Invalid> {
         what,
         value: value.into(),
     })
+}
+
+fn round_trips(all: &[proto::RoundTrip]) -> Result<Vec<RoundTrip>, Invalid> {
+    list("round trips", all.len(), MAX_MEASURED)?;
+    let one = |one: &proto::RoundTrip| {
+        let took = one
+            .micros
+            .map(|micros| Duration::from_micros(micros.into()));
+        let peer = id("a peer", &one.peer)?;
+        Ok(RoundTrip { peer, took })
+    };
+    all.iter().map(one).collect()
 }
 
 fn parents(parents: Option<proto::Parents>) -> Result<Parents, Invalid> {

@@ -1,13 +1,16 @@
 //! Values to the wire. Nothing can go wrong here but size, which [`super::limits`] looks after.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pantala_core::{
     ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Who,
     control::{
         Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        ToPeer, Trouble,
+        RoundTrip, ToPeer, Trouble,
     },
 };
 
@@ -96,6 +99,9 @@ impl From<FromPeer> for proto::FromPeer {
             }),
             FromPeer::Poison { task } => Kind::Poison(task_only(&task)),
             FromPeer::Leave { task } => Kind::Leave(task_only(&task)),
+            FromPeer::RoundTrips { round_trips } => Kind::RoundTrips(proto::RoundTrips {
+                round_trips: round_trips.iter().map(round_trip).collect(),
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -158,9 +164,25 @@ impl From<ToPeer> for proto::ToPeer {
                 }
                 .into(),
             }),
+            ToPeer::Measure { peers, enough } => Kind::Measure(proto::Measure {
+                peers: peers.iter().map(peer_addr).collect(),
+                enough_micros: micros(enough),
+            }),
         };
         Self { kind: Some(kind) }
     }
+}
+
+fn round_trip(round_trip: &RoundTrip) -> proto::RoundTrip {
+    proto::RoundTrip {
+        peer: peer_bytes(&round_trip.peer),
+        micros: round_trip.took.map(micros),
+    }
+}
+
+/// More than an hour is an hour.
+fn micros(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 fn task_bytes(task: &TaskId) -> Bytes {

@@ -15,6 +15,8 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_HEADERS: usize = 1024;
 /// Preferred parents, and other parents.
 pub const MAX_PARENTS: usize = 4096;
+/// Peers to which round trips are measured at once.
+pub const MAX_MEASURED: usize = 16;
 /// Bytes of one text.
 pub const MAX_TEXT: usize = 64 << 10;
 /// Bytes of one frame: the largest message is 2²⁰ digests of 32 bytes with their runs.
@@ -66,6 +68,9 @@ impl Bounded for FromPeer {
                 list("runs", gained.len(), MAX_PIECES)?;
                 list("runs", lost.len(), MAX_PIECES)
             }
+            FromPeer::RoundTrips { round_trips } => {
+                list("round trips", round_trips.len(), MAX_MEASURED)
+            }
             FromPeer::Sealed { .. }
             | FromPeer::Ended { .. }
             | FromPeer::AskLease { .. }
@@ -92,6 +97,7 @@ impl Bounded for ToPeer {
             ToPeer::Parents { parents, .. } => parents.check(),
             ToPeer::Digests { digests, .. } => list("digests", digests.len(), MAX_PIECES),
             ToPeer::Copies { pieces, .. } => list("runs", pieces.len(), MAX_PIECES),
+            ToPeer::Measure { peers, .. } => list("peers to measure", peers.len(), MAX_MEASURED),
             ToPeer::Direct { .. }
             | ToPeer::Lease { .. }
             | ToPeer::LeaseEnded { .. }

@@ -1,7 +1,7 @@
 //! The settings of the brains and of the uplinks, as scenario files and policies name them.
 
 use pantala_sim::{Scenario, Turns};
-use pantala_swarm::Shape;
+use pantala_swarm::{Locality, Shape};
 use pantala_window::{Order, WindowSize};
 use serde::Deserialize;
 
@@ -13,11 +13,20 @@ pub struct SwarmKeys {
     stripes: Option<u32>,
     chain: Option<u32>,
     others: Option<usize>,
+    locality: Option<Near>,
     lease_timeout: Option<Time>,
     lease_pieces: Option<u32>,
     shape: Option<ShapeKey>,
     make_leaves: Option<bool>,
     probe: Option<bool>,
+}
+
+/// How the supernode finds out who is near whom.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Near {
+    Labels,
+    Measured,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -65,6 +74,12 @@ impl SwarmKeys {
         swarm.stripes = self.stripes.unwrap_or(swarm.stripes);
         swarm.chain = self.chain.unwrap_or(swarm.chain);
         swarm.others = self.others.unwrap_or(swarm.others);
+        if let Some(near) = self.locality {
+            swarm.locality = match near {
+                Near::Labels => Locality::Labels,
+                Near::Measured => Locality::Measured,
+            };
+        }
         swarm.lease_pieces = self.lease_pieces.unwrap_or(swarm.lease_pieces);
         swarm.shape = match self.shape {
             Some(ShapeKey::Trees) => Shape::Trees,

@@ -8,13 +8,13 @@ use pantala_core::{
     Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        ToPeer, Trouble,
+        RoundTrip, ToPeer, Trouble,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use prost::Message as _;
 
-use crate::control::{Invalid, MAX_PIECES, MAX_TEXT, limits::Bounded as _, proto};
+use crate::control::{Invalid, MAX_MEASURED, MAX_PIECES, MAX_TEXT, limits::Bounded as _, proto};
 
 fn key() -> impl Strategy<Value = ResourceKey> {
     any::<[u8; 32]>().prop_map(ResourceKey::from_bytes)
@@ -168,6 +168,15 @@ fn span() -> impl Strategy<Value = (TaskId, PieceIndex, Option<PieceIndex>)> {
         .prop_map(|(task, first, end)| (task, first, end.map(|end| end.max(first))))
 }
 
+fn round_trip() -> impl Strategy<Value = RoundTrip> {
+    let took = option::of(any::<u32>().prop_map(micros));
+    (peer(), took).prop_map(|(peer, took)| RoundTrip { peer, took })
+}
+
+fn micros(micros: u32) -> Duration {
+    Duration::from_micros(micros.into())
+}
+
 fn from_peer() -> impl Strategy<Value = FromPeer> {
     let register = (key(), any::<String>(), any::<u64>(), any::<bool>());
     let resume = (
@@ -229,6 +238,8 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         }),
         task().prop_map(|task| FromPeer::Poison { task }),
         task().prop_map(|task| FromPeer::Leave { task }),
+        vec(round_trip(), 0..=MAX_MEASURED)
+            .prop_map(|round_trips| FromPeer::RoundTrips { round_trips }),
     ]
 }
 
@@ -262,6 +273,12 @@ fn to_peer() -> impl Strategy<Value = ToPeer> {
             task,
             pieces,
             copies
+        }),
+        (vec(peer_addr(), 0..=MAX_MEASURED), any::<u32>()).prop_map(|(peers, enough)| {
+            ToPeer::Measure {
+                peers,
+                enough: micros(enough),
+            }
         }),
     ]
 }
@@ -355,6 +372,40 @@ fn lists_have_a_bound() {
         let arrived = FromPeer::try_from(proto::FromPeer::from(register(len)));
         assert_eq!(arrived.is_ok(), fits);
     }
+}
+
+#[test]
+fn only_a_few_are_measured_at_once() {
+    let measure = |count| {
+        let peer = proto::PeerAddr {
+            id: Bytes::from_static(&[1; 16]),
+            addr: Some(proto::SocketAddress {
+                ip: Bytes::from_static(&[10, 0, 0, 1]),
+                port: 65002,
+            }),
+        };
+        ToPeer::try_from(proto::ToPeer {
+            kind: Some(proto::to_peer::Kind::Measure(proto::Measure {
+                peers: vec![peer; count],
+                enough_micros: 2000,
+            })),
+        })
+    };
+    let round_trips = |count| {
+        let round_trip = proto::RoundTrip {
+            peer: Bytes::from_static(&[1; 16]),
+            micros: None,
+        };
+        FromPeer::try_from(proto::FromPeer {
+            kind: Some(proto::from_peer::Kind::RoundTrips(proto::RoundTrips {
+                round_trips: vec![round_trip; count],
+            })),
+        })
+    };
+    assert!(measure(MAX_MEASURED).is_ok() && round_trips(MAX_MEASURED).is_ok());
+    let many = MAX_MEASURED + 1;
+    assert!(matches!(measure(many), Err(Invalid::TooMany { .. })));
+    assert!(matches!(round_trips(many), Err(Invalid::TooMany { .. })));
 }
 
 fn vouched(runs: Vec<(u32, u32)>, bytes: usize) -> Result<ToPeer, Invalid> {
