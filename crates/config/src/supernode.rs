@@ -45,7 +45,7 @@ static LOCALITY: Flag<Locality> = Flag::text(
     Group::Peers,
     value::locality,
 )
-.default("measured")
+.default("labels")
 .help("How peers near each other are found")
 .more(
     "labels: by `--label` of dfdaemon and dfget alone. measured: peers without a label that says \

@@ -105,10 +105,15 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     Fault::SupernodeUp { at } => (at, 1),
                     _ => (Duration::MAX, 2),
                 });
+                let mut swarm = pantala_swarm::Config::default();
+                if !way.2 {
+                    swarm.locality = pantala_swarm::Locality::Measured;
+                }
                 Scenario {
                     contents,
                     classes,
                     origin_rate,
+                    swarm,
                     between: vec![Between {
                         zones: (0, 1),
                         rate: way.0,

@@ -407,7 +407,7 @@ fn unlabelled(each: usize, arrivals: Arrivals) -> Scenario {
         zone,
         ..Class::new(1, RATE)
     };
-    Scenario {
+    let mut scenario = Scenario {
         classes: (0..2 * each).map(|number| zone(number % 2)).collect(),
         between: vec![Between {
             zones: (0, 1),
@@ -417,7 +417,9 @@ fn unlabelled(each: usize, arrivals: Arrivals) -> Scenario {
         labels: false,
         arrivals,
         ..eight()
-    }
+    };
+    scenario.swarm.locality = Locality::Measured;
+    scenario
 }
 
 /// The floor is what the thin link carries: the content once.

@@ -7,6 +7,7 @@ use pantala_core::{
     control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, RoundTrip, ToPeer},
 };
 use pantala_supernode::{Supernode, SupernodeConfig};
+use pantala_swarm::Locality;
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,11 +24,16 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 async fn supernode(cancel: &CancellationToken) -> Supernode {
+    supernode_with(Locality::Labels, cancel).await
+}
+
+async fn supernode_with(locality: Locality, cancel: &CancellationToken) -> Supernode {
     let config = SupernodeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         swarm: pantala_swarm::Config {
             // A slow machine is not a lost lease.
             lease_timeout: Duration::from_secs(30),
+            locality,
             ..Default::default()
         },
     };
@@ -276,7 +282,7 @@ async fn a_restarted_supernode_takes_its_port_back() {
 #[tokio::test]
 async fn data_centres_are_found_from_what_peers_measure() {
     let cancel = CancellationToken::new();
-    let supernode = supernode(&cancel).await;
+    let supernode = supernode_with(Locality::Measured, &cancel).await;
     let place = supernode.local_addr();
     let _first = Peer::start(1, place).await;
     let mut others = Vec::new();

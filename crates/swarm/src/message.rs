@@ -79,9 +79,9 @@ impl Default for Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Locality {
     /// The operator's labels say so, and nothing else.
+    #[default]
     Labels,
     /// Peers without labels are asked to measure the round trips to others.
-    #[default]
     Measured,
 }
 

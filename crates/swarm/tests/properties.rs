@@ -6,7 +6,7 @@ use pantala_core::{
     ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
     control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer, Trouble},
 };
-use pantala_swarm::{Config, Event, Shape, Swarm};
+use pantala_swarm::{Config, Event, Locality, Shape, Swarm};
 use proptest::prelude::*;
 
 const LENGTH: u64 = 20 << 20;
@@ -169,7 +169,8 @@ proptest! {
         lease_pieces in 0u32..3,
         events in prop::collection::vec((0u8..19, 0u8..8, any::<u32>()), 0..200),
     ) {
-        let mut swarm = Swarm::new(Config { stripes, shape, lease_pieces, ..Config::default() });
+        let locality = if lease_pieces == 0 { Locality::Measured } else { Locality::Labels };
+        let mut swarm = Swarm::new(Config { stripes, shape, lease_pieces, locality, ..Config::default() });
         let (mut now, mut heard) = (Time::ZERO, Heard::default());
         for (what, peer, n) in events {
             let peer = id(peer);

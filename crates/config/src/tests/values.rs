@@ -39,7 +39,7 @@ fn defaults_are_as_documented() {
     assert_eq!(supernode.listen.to_string(), "0.0.0.0:8002");
     assert_eq!(supernode.fresh_for, Duration::from_secs(10));
     assert_eq!(supernode.lease_timeout, Duration::from_secs(1));
-    assert_eq!(supernode.locality, Locality::Measured);
+    assert_eq!(supernode.locality, Locality::Labels);
     assert_eq!(supernode.stripes, 0);
 }
 
