@@ -170,6 +170,7 @@ impl World {
                     bring_all(&self.hosts[link.receiver as usize]);
                     let seat = &self.seats[link.parent as usize];
                     seat.flights.place().into_iter().for_each(bring);
+                    self.bring_held(seat);
                 }
                 if let (Happening::ToPeer { .. }, Some((_, seat))) = (what, host.seats.first()) {
                     self.bring_seat(&self.seats[*seat as usize]);
@@ -185,6 +186,27 @@ impl World {
         }
     }
 
+    fn bring_held(&self, seat: &Seat) {
+        let held = seat.held.place();
+        bring(held);
+        bring(held.wrapping_add(64));
+    }
+
+    /// What the children on these links will read when they hear of news.
+    pub(crate) fn bring_children(&self, links: &[Index]) {
+        let children = || {
+            let links = links.iter().map(|&link| &self.links[link as usize]);
+            links.map(|link| &self.seats[link.child as usize])
+        };
+        let pickers = || children().filter_map(|seat| seat.picker.as_ref());
+        for &link in links {
+            bring_all(&self.links[link as usize]);
+        }
+        children().for_each(bring_all);
+        pickers().for_each(|picker| bring_all(&**picker));
+        pickers().for_each(|picker| picker.places_for_news(bring));
+    }
+
     /// What a seat has apart from itself.
     fn bring_seat(&self, seat: &Seat) {
         if let Some(picker) = &seat.picker {
@@ -192,6 +214,7 @@ impl World {
         }
         seat.attempts.place().into_iter().for_each(bring);
         seat.flights.place().into_iter().for_each(bring);
+        self.bring_held(seat);
         bring(seat.waiting.as_ptr().cast());
         bring(seat.readers.as_ptr().cast());
     }

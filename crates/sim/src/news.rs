@@ -30,6 +30,7 @@ impl World {
         let mut news = std::mem::take(&mut seat.news);
         gather(&mut news);
         let children = std::mem::take(&mut seat.children);
+        self.bring_children(&children);
         for &at in &children {
             let link = &mut self.links[at as usize];
             if link.latency > self.latency {

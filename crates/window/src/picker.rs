@@ -3,9 +3,9 @@ use std::{collections::VecDeque, time::Duration};
 use pantala_core::{Flat, PieceIndex, PieceSet, Time};
 
 use crate::{
-    Action, AttemptId, Class, Config, Event, PieceRanges, ReaderId, Window,
+    Action, AttemptId, Class, Config, Event, ParentId, PieceRanges, ReaderId, Window,
     attempts::HEDGES,
-    parents::Parents,
+    parents::{Parent, Parents},
     pins::Pins,
     requests::{Ask, HedgeCredit},
     runs::Run,
@@ -180,6 +180,16 @@ impl Picker {
         }
         if let Some(parents) = self.parents.known.place() {
             (0..4).for_each(|line| place(parents.wrapping_add(line * 64)));
+        }
+        place(self.held.place());
+    }
+
+    /// The same for news of what a parent has.
+    pub fn places_for_news(&self, mut place: impl FnMut(*const u8)) {
+        self.places(&mut place);
+        if let Some(parents) = self.parents.known.place() {
+            let bytes = size_of::<(ParentId, Parent)>() * self.parents.known.len();
+            (4..bytes.div_ceil(64)).for_each(|line| place(parents.wrapping_add(line * 64)));
         }
     }
 
