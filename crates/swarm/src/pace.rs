@@ -15,12 +15,12 @@ use pantala_core::{PeerId, PieceIndex, Time};
 use crate::{
     Config,
     place::{ALL, Group},
-    task::{Member, Out, Task},
+    task::{FEW, Member, Out, Task},
 };
 
-/// How long a member must have been behind at least: what lies between two of its words,
+/// How long a member that has new parents, or was deceived, is not behind yet.
 const GRACE: Duration = Duration::from_millis(40);
-/// and where it has kept up for so many pieces, and may only be held up for a moment, so long.
+/// Who has kept up for so many pieces may only be held up for a moment.
 const PROVEN: f64 = 1.5;
 const PROVEN_GRACE: Duration = Duration::from_millis(100);
 /// Who says nothing for so long gets nothing: until then what it has is not known. It says so more often
@@ -28,20 +28,51 @@ const PROVEN_GRACE: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(130);
 const EARLY_QUIET: Duration = Duration::from_millis(75);
 const EARLY: Duration = Duration::from_secs(1);
-/// What may be under way to a member that keeps up, in pieces.
-const SLACK: f64 = 0.125;
 /// Pieces in flight that are believed at most.
 const IN_FLIGHT_MAX: f64 = 64.0;
 /// Over how long the pace of the swarm is measured.
 const SPAN: Duration = Duration::from_millis(500);
-/// Less than that behind its parents, in pieces, is on the way, not behind.
-const BEHIND: f64 = 0.5;
 /// The part of the pace below which a member is slow.
 const SLOW: f64 = 0.5;
 /// How long a slow member stays a leaf at least.
 const REST: Duration = Duration::from_millis(500);
 /// Members that are moved from a crowded uplink at once.
 const CROWDED: usize = 4;
+
+/// When a member that lacks what its parents have is behind, and slow.
+#[derive(Debug, Clone, Copy)]
+struct Tolerance {
+    /// How long it must have been behind at least.
+    grace: Duration,
+    /// What may be under way to a member that keeps up, in pieces.
+    slack: f64,
+    /// Less than that behind its parents, in pieces, is on the way, not behind.
+    behind: f64,
+    /// Whether its time runs from when it last kept up, not from when it was seen to be behind.
+    from_kept_up: bool,
+}
+
+impl Tolerance {
+    /// In a large swarm most members share an uplink, and wait their turn for a block while others get
+    /// theirs: in so short a time whole pieces tell more than parts of them.
+    fn of(members: usize) -> Self {
+        if members <= FEW as usize {
+            Self {
+                grace: GRACE,
+                slack: 0.125,
+                behind: 0.5,
+                from_kept_up: true,
+            }
+        } else {
+            Self {
+                grace: Duration::from_millis(100),
+                slack: 1.0,
+                behind: 2.0,
+                from_kept_up: false,
+            }
+        }
+    }
+}
 
 /// How a member gets on.
 #[derive(Debug, Clone, Copy)]
@@ -155,8 +186,8 @@ impl Pace {
     }
 
     /// Whether it is behind parents that are so far.
-    fn follow(&mut self, ahead: Option<f64>, now: Time) {
-        let is_behind = ahead.is_some_and(|ahead| ahead >= self.level() + BEHIND);
+    fn follow(&mut self, ahead: Option<f64>, tolerance: Tolerance, now: Time) {
+        let is_behind = ahead.is_some_and(|ahead| ahead >= self.level() + tolerance.behind);
         if !is_behind {
             self.behind = None;
             let known = self.known_at(now);
@@ -164,20 +195,23 @@ impl Pace {
                 self.kept_up = (known, self.total());
             }
         } else if self.behind.is_none() {
-            self.behind = Some(if self.total() > 0.0 {
+            self.behind = Some(if tolerance.from_kept_up && self.total() > 0.0 {
                 self.kept_up
             } else {
-                (now, 0.0)
+                (now, self.total())
             });
         }
     }
 
-    fn is_slow(&self, pace: f64, now: Time) -> bool {
+    fn is_slow(&self, pace: f64, tolerance: Tolerance, now: Time) -> bool {
         self.behind.is_some_and(|(since, before)| {
             let time = self.known_at(now).since(since);
             let gained = (self.total() - before).max(0.0);
-            let grace = if before < PROVEN { GRACE } else { PROVEN_GRACE };
-            time >= grace && gained + SLACK < SLOW * pace * time.as_secs_f64()
+            let grace = match before < PROVEN {
+                true => tolerance.grace,
+                false => tolerance.grace.max(PROVEN_GRACE),
+            };
+            time >= grace && gained + tolerance.slack < SLOW * pace * time.as_secs_f64()
         })
     }
 }
@@ -225,6 +259,7 @@ impl Task {
     /// Looks how everybody gets on, and makes leaves of those that do not keep up.
     pub(crate) fn watch_pace(&mut self, config: &Config, now: Time, out: Out<'_>) {
         let bound = self.bound();
+        let tolerance = Tolerance::of(self.members.len());
         // By group: how many are in it, and how quick the quickest is.
         let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();
         for member in self.members.values_mut() {
@@ -256,7 +291,7 @@ impl Task {
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
             };
-            member.pace.follow(ahead, now);
+            member.pace.follow(ahead, tolerance, now);
             // Who shares an uplink with more than it is meant for gets its part of it.
             let mut part: f64 = 1.0;
             for (stripe, parent) in (0..).zip(parents) {
@@ -273,7 +308,7 @@ impl Task {
                 && pace > 0.0
                 && member.pace.rate(now) >= SLOW * pace;
             match member.pace.barred {
-                None if member.pace.is_slow(pace * part, now) => slow.push(peer),
+                None if member.pace.is_slow(pace * part, tolerance, now) => slow.push(peer),
                 Some(since) if keeps_up && now.since(since) > REST => well.push(peer),
                 _ => {}
             }

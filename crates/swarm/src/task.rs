@@ -94,7 +94,7 @@ const IN_STEP: Duration = Duration::from_millis(40);
 /// there are more members than
 const DIGEST_MESSAGES: u32 = 400_000;
 /// so many.
-const FEW: u32 = 512;
+pub(crate) const FEW: u32 = 512;
 
 /// How long nothing may be heard of a task that is looked after all the same.
 const IDLE: Duration = Duration::from_secs(5);
