@@ -10,6 +10,7 @@ use std::{
 };
 
 use globset::Glob;
+use http::HeaderName;
 use pantala_core::{Error, display_url};
 use url::Url;
 
@@ -142,6 +143,7 @@ static FILTER_QUERY: Flag<String> =
         .help("Query parameters that are no part of a URL's identity")
         .more("Signatures and tokens: the same content under another signature is the same task.");
 
+static HARMLESS_HEADER: Flag<HeaderName> = shared::HARMLESS_HEADER;
 static CA: Flag<PathBuf> = shared::CA;
 static CONNECT_TIMEOUT: Flag<Duration> = shared::CONNECT_TIMEOUT;
 static READ_TIMEOUT: Flag<Duration> = shared::READ_TIMEOUT;
@@ -175,6 +177,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &TASK_DOWNLOAD_RATE,
     &DRAIN,
     &FILTER_QUERY,
+    &HARMLESS_HEADER,
     &CA,
     &CONNECT_TIMEOUT,
     &READ_TIMEOUT,
@@ -257,6 +260,8 @@ pub struct DfdaemonConfig {
     pub drain: Duration,
     /// Query parameters left out of a URL's identity.
     pub filter_query: Vec<String>,
+    /// Request headers that are no credentials, besides the well-known ones.
+    pub harmless_headers: Vec<HeaderName>,
     /// Files with further trusted certificates, PEM.
     pub ca: Vec<PathBuf>,
     /// Longest wait for a connection.
@@ -361,6 +366,7 @@ impl DfdaemonConfig {
             task_download_rate: values.maybe(&TASK_DOWNLOAD_RATE)?,
             drain: values.one(&DRAIN)?,
             filter_query: values.list(&FILTER_QUERY)?,
+            harmless_headers: values.list(&HARMLESS_HEADER)?,
             ca: values.list(&CA)?,
             connect_timeout: values.one(&CONNECT_TIMEOUT)?,
             read_timeout: values.one(&READ_TIMEOUT)?,

@@ -98,6 +98,7 @@ static HEADER: Flag<(HeaderName, HeaderValue)> =
         .secret()
         .help("Send this header to the origin; repeatable");
 
+static HARMLESS_HEADER: Flag<HeaderName> = shared::HARMLESS_HEADER;
 static CA: Flag<PathBuf> = shared::CA;
 static CONNECT_TIMEOUT: Flag<Duration> = shared::CONNECT_TIMEOUT;
 static READ_TIMEOUT: Flag<Duration> = shared::READ_TIMEOUT;
@@ -132,6 +133,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &BACKGROUND,
     &TIMEOUT,
     &HEADER,
+    &HARMLESS_HEADER,
     &CA,
     &CONNECT_TIMEOUT,
     &READ_TIMEOUT,
@@ -204,6 +206,8 @@ pub struct DfgetConfig {
     pub timeout: Option<Duration>,
     /// Headers for the origin, in the order given; all values are marked sensitive.
     pub headers: HeaderMap,
+    /// Request headers that are no credentials, besides the well-known ones.
+    pub harmless_headers: Vec<HeaderName>,
     /// Files with further trusted certificates, PEM.
     pub ca: Vec<PathBuf>,
     /// Longest wait for a connection.
@@ -292,6 +296,7 @@ impl DfgetConfig {
             background: values.on(&BACKGROUND)?,
             timeout: values.maybe(&TIMEOUT)?,
             headers,
+            harmless_headers: values.list(&HARMLESS_HEADER)?,
             ca: values.list(&CA)?,
             connect_timeout: values.one(&CONNECT_TIMEOUT)?,
             read_timeout: values.one(&READ_TIMEOUT)?,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use http::HeaderName;
 use pantala_core::{Error, Kind, MIN_PIECE, Who, format_size};
 
 use crate::{
@@ -62,6 +63,19 @@ pub(crate) const UPLOAD_RATE: Flag<u64> =
     Flag::text("upload-rate", "SIZE", Group::Limits, value::rate)
         .default_words("no limit")
         .help("Send peers at most this much per second");
+
+pub(crate) const HARMLESS_HEADER: Flag<HeaderName> = Flag::text(
+    "harmless-header",
+    "NAME,…",
+    Group::Origin,
+    value::harmless_header,
+)
+.arity(Arity::Commas)
+.help("Request headers that play no part in who may read; repeatable")
+.more(
+    "Besides the well-known ones. Any other header counts as a credential: what it brings is \
+             private, and it follows no redirect to another host.",
+);
 
 pub(crate) const CA: Flag<PathBuf> = Flag::path("ca", "FILE", Group::Origin, value::path)
     .arity(Arity::Paths)

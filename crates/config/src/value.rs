@@ -399,6 +399,21 @@ pub(crate) fn label(text: &str) -> Result<(String, String), Bad> {
     }
 }
 
+/// The name of a request header that is no credential.
+pub(crate) fn harmless_header(text: &str) -> Result<HeaderName, Bad> {
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| Bad::new("not a header's name", "write it like X-Build-Id"))?;
+    let credentials = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::PROXY_AUTHORIZATION,
+    ];
+    if credentials.contains(&name) {
+        return Err(Bad::new("a credential always", "leave it out"));
+    }
+    Ok(name)
+}
+
 pub(crate) fn query_name(text: &str) -> Result<String, Bad> {
     if text.is_empty() || text.contains(['=', '&', '?', '#']) {
         return Err(Bad::new(

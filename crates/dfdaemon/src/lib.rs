@@ -19,7 +19,7 @@ use std::{
 use pantala_config::{Action, Cache, DfdaemonConfig, HostPort, Window};
 use pantala_core::{Error, Kind, Result, Who, format_size};
 use pantala_node::{Eviction, Node, NodeConfig, Prefetch, RateLimits};
-use pantala_origin::{ClientCert, Credentials, HostConfig, OriginConfig};
+use pantala_origin::{ClientCert, Credentials, Harmless, HostConfig, OriginConfig};
 use pantala_proxy::{Proxy, ProxyConfig, Rule, Upstream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
@@ -125,6 +125,7 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
             retries: config.retries,
+            harmless: Harmless::new(config.harmless_headers.clone()),
             hosts: host_configs(&config.upstreams),
             ..OriginConfig::default()
         },

@@ -7,7 +7,7 @@ use pantala_node::{
     ContentRequest, DirectStream, Eviction, Node, NodeConfig, Opened, Prefetch, Range, RateLimits,
     StreamIo, Totals,
 };
-use pantala_origin::OriginConfig;
+use pantala_origin::{Harmless, OriginConfig};
 use pantala_proxy::api::{
     StreamRequest,
     client::{self, DaemonStream},
@@ -158,6 +158,7 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
             retries: config.retries,
+            harmless: Harmless::new(config.harmless_headers.clone()),
             ..OriginConfig::default()
         },
         filter_query: Vec::new(),

@@ -13,9 +13,9 @@ use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who}
 use url::Url;
 
 use crate::{
-    Body, OriginBody, OriginConfig, OriginRequest, backoff,
+    Body, Harmless, OriginBody, OriginConfig, OriginRequest, backoff,
     connection::Transfer,
-    credentials::{carries_credentials, is_signed},
+    credentials::is_signed,
     exchange::{Answer, Question, exchange, take_user},
     failure::{self, Failure},
     freshness,
@@ -267,10 +267,11 @@ impl OriginClient {
         } else {
             Method::HEAD
         };
+        let anonymous = self.is_anonymous(url, headers);
         let mut failures = 0;
         loop {
             let failure = match self.ask(&method, url, &sent).await {
-                Ok(answer) => match judge(&method, url, headers, &answer) {
+                Ok(answer) => match judge(&method, anonymous, &answer) {
                     Verdict::Served => return Ok(head::validators(answer.response.headers())),
                     Verdict::AskWithGet => {
                         method = Method::GET;
@@ -318,7 +319,7 @@ impl OriginClient {
         } = answer;
         let (status, headers) = (response.status(), response.headers());
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-            let credentials = credentialed || carries_credentials(&request.url, &request.headers);
+            let credentials = credentialed || !self.is_anonymous(&request.url, &request.headers);
             let mut failure = failure::status(&url, status, headers, credentials);
             // Another host's words are not for who asked this one.
             if url.origin() == request.url.origin() {
@@ -326,7 +327,8 @@ impl OriginClient {
             }
             return Err(failure);
         }
-        let head = head::read(&url, request, status, headers, credentialed)?;
+        let private = credentialed || !self.is_anonymous(&request.url, &request.headers);
+        let head = head::read(&url, request, status, headers, private)?;
         Ok(Opened {
             url,
             head,
@@ -358,6 +360,15 @@ impl OriginClient {
         Ok(())
     }
 
+    /// The request headers that play no part in who may read.
+    pub fn harmless(&self) -> &Harmless {
+        &self.config().harmless
+    }
+
+    fn is_anonymous(&self, url: &Url, headers: &HeaderMap) -> bool {
+        self.harmless().is_anonymous(url, headers)
+    }
+
     pub(crate) fn config(&self) -> &OriginConfig {
         self.transport.config()
     }
@@ -374,7 +385,7 @@ enum Verdict {
     Refused(Failure),
 }
 
-fn judge(method: &Method, asked: &Url, headers: &HeaderMap, answer: &Answer) -> Verdict {
+fn judge(method: &Method, anonymous: bool, answer: &Answer) -> Verdict {
     let status = answer.response.status();
     // One byte of an empty content is out of range, but was not refused to the reader.
     if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -385,7 +396,7 @@ fn judge(method: &Method, asked: &Url, headers: &HeaderMap, answer: &Answer) -> 
     if *method == Method::HEAD && (signed_for_get || matches!(status.as_u16(), 400 | 405 | 501)) {
         return Verdict::AskWithGet;
     }
-    let credentials = answer.credentialed || carries_credentials(asked, headers);
+    let credentials = answer.credentialed || !anonymous;
     Verdict::Refused(failure::status(
         &answer.url,
         status,

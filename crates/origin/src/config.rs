@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
+use crate::Harmless;
+
 /// How origins are spoken to.
 #[derive(Debug, Clone)]
 pub struct OriginConfig {
@@ -18,6 +20,8 @@ pub struct OriginConfig {
     pub max_redirects: usize,
     /// The `User-Agent` of requests whose headers bring none.
     pub user_agent: String,
+    /// The request headers that play no part in who may read; all others count as credentials.
+    pub harmless: Harmless,
     /// What holds for single hosts, besides.
     pub hosts: Vec<HostConfig>,
 }
@@ -80,6 +84,7 @@ impl Default for OriginConfig {
             backoff: Duration::from_millis(100),
             max_redirects: 10,
             user_agent: concat!("pantala/", env!("CARGO_PKG_VERSION")).to_owned(),
+            harmless: Harmless::default(),
             hosts: Vec::new(),
         }
     }

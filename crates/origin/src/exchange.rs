@@ -7,12 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::{
-    Body,
-    auth::Pass,
-    connection::Transfer,
-    credentials::{basic, drop_credentials},
-    failure,
-    transport::Transport,
+    Body, auth::Pass, connection::Transfer, credentials::basic, failure, transport::Transport,
 };
 
 /// Bytes of an answer that are read so that its connection can be used again, and for how long.
@@ -78,7 +73,7 @@ pub(crate) async fn exchange(
             "redirected"
         );
         if target.origin() != url.origin() {
-            drop_credentials(&mut headers);
+            transport.config().harmless.drop_credentials(&mut headers);
         }
         url = target;
         // A user part in a `Location` is the origin's to give.

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use pantala_core::{ContentMeta, Error, Kind, Result, Validators, Who, display_url};
 use url::Url;
 
-use crate::{OriginRequest, credentials::carries_credentials, failure::protocol, freshness};
+use crate::{OriginRequest, failure::protocol, freshness};
 
 /// What the head of a 200 or 206 says.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ const KEPT: [&str; 12] = [
 ];
 
 /// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it, and
-/// `credentialed` says whether that knew who we are.
+/// `private` says whether that may have known who asked.
 ///
 /// # Errors
 /// `Protocol` when it is not an answer to that question, `Changed` when it disagrees with what
@@ -48,7 +48,7 @@ pub(crate) fn read(
     request: &OriginRequest,
     status: StatusCode,
     headers: &HeaderMap,
-    credentialed: bool,
+    private: bool,
 ) -> Result<Head> {
     let partial = status == StatusCode::PARTIAL_CONTENT;
     let (start, end, length) = if partial {
@@ -58,8 +58,10 @@ pub(crate) fn read(
         let length = content_length(headers);
         (0, length, length)
     };
-    let mut meta = meta(request, partial, length, headers);
-    meta.private |= credentialed;
+    let meta = ContentMeta {
+        private,
+        ..meta(request, partial, length, headers)
+    };
     if let Some(expect) = &request.expect
         && !expect.agrees_with(&meta)
     {
@@ -102,7 +104,7 @@ fn meta(
             .filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
         headers: kept(headers),
         fresh_for: freshness::fresh_for(headers, SystemTime::now()),
-        private: carries_credentials(&request.url, &request.headers),
+        private: false,
     }
 }
 

@@ -39,7 +39,7 @@ mod transport;
 pub use body::OriginBody;
 pub use client::{OriginClient, OriginResponse, Revalidation};
 pub use config::{ClientCert, Credentials, HostConfig, OriginConfig};
-pub use credentials::{carries_credentials, credentials_in, is_signed};
+pub use credentials::{Harmless, is_signed};
 pub use passed::Body;
 pub use refusal::{Refusal, Refused};
 pub use request::{Expect, OriginRequest};

@@ -33,6 +33,10 @@ pub struct Script {
     pub hold_at: Option<u64>,
     /// Bytes a second on each connection.
     pub rate: Option<u64>,
+    /// A header, by its name in lower case, and the value without which a request is refused (403).
+    pub wants: Option<(String, String)>,
+    /// Sends every request on to this URL (307).
+    pub redirect: Option<String>,
 }
 
 /// How the end of a body is told.
@@ -122,6 +126,12 @@ impl Origin {
         format!("http://{}/file.bin", self.addr)
     }
 
+    /// The URL of its content as a registry's blob.
+    pub fn blob_url(&self) -> String {
+        let digest = self.shared.content.sha256();
+        format!("http://{}/v2/x/blobs/sha256:{digest}", self.addr)
+    }
+
     /// What it was asked so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.state().asked.clone()
@@ -166,6 +176,8 @@ struct Asking {
     number: usize,
     head: bool,
     range: Option<(u64, u64)>,
+    /// Whether it lacks the header that is wanted.
+    stranger: bool,
 }
 
 impl Shared {
@@ -218,6 +230,8 @@ impl Shared {
         let range = headers.get("range").and_then(|text| range(text, length));
         let (first, end) = range.unwrap_or((0, length));
         let head = method == "HEAD";
+        let stranger = (self.script.wants.iter())
+            .any(|(name, value)| headers.get(name.as_str()) != Some(value));
         let mut state = self.state();
         state.asked.push(Asked {
             method,
@@ -230,11 +244,25 @@ impl Shared {
             number: state.asked.len() - 1,
             head,
             range: range.filter(|_| !self.script.ignore_ranges),
+            stranger,
         }))
     }
 
     /// Gives whether the connection can take another request.
     fn respond(&self, stream: &mut TcpStream, asking: &Asking) -> io::Result<bool> {
+        if asking.stranger {
+            self.write(
+                stream,
+                b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+            )?;
+            return Ok(true);
+        }
+        if let Some(to) = &self.script.redirect {
+            let status = "HTTP/1.1 307 Temporary Redirect";
+            let head = format!("{status}\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+            self.write(stream, head.as_bytes())?;
+            return Ok(true);
+        }
         let length = self.content.len();
         let (first, end) = asking.range.unwrap_or((0, length));
         let mut head = String::new();

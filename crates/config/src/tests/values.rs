@@ -118,6 +118,7 @@ fn every_flag_refuses_nonsense_and_says_what_is_allowed() {
         ),
         ("--label", &["rack", "=r1", "rack=", "a b=c"]),
         ("--filter-query", &["", "a=b"]),
+        ("--harmless-header", &["", "a b", "X-Build: 7", "Cookie"]),
         ("--drain", &["x"]),
     ];
     for (flag, values) in cases {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
-use pantala_origin::credentials_in;
+use pantala_origin::Harmless;
 use tokio::task::JoinHandle;
 
 use super::{Content, ContentRequest, Node, Opened, REMEMBERED};
@@ -49,7 +49,7 @@ impl Node {
         meta: &ContentMeta,
         request: &ContentRequest,
     ) -> Option<JoinHandle<Result<()>>> {
-        let name = admission_name(task.id, request);
+        let name = admission_name(self.harmless(), task.id, request);
         let remembered = self.inner.admitted.lock().get(&name).copied();
         if remembered.is_some_and(|since| since.elapsed() < self.inner.config.remember_admission) {
             return None;
@@ -70,7 +70,7 @@ impl Node {
 
     /// The origin has served this reader.
     pub(super) fn admit_to(&self, task: TaskId, request: &ContentRequest) {
-        self.admit(admission_name(task, request));
+        self.admit(admission_name(self.harmless(), task, request));
     }
 
     fn admit(&self, name: [u8; 32]) {
@@ -85,7 +85,7 @@ impl Node {
 }
 
 /// Names a reader's credentials for a content without keeping them.
-fn admission_name(task: TaskId, request: &ContentRequest) -> [u8; 32] {
+fn admission_name(harmless: &Harmless, task: TaskId, request: &ContentRequest) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(task.as_bytes());
     let mut put = |bytes: &[u8]| {
@@ -94,7 +94,7 @@ fn admission_name(task: TaskId, request: &ContentRequest) -> [u8; 32] {
     };
     put(request.url.as_str().as_bytes());
     // What else a request carries does not change who sends it.
-    for (name, value) in credentials_in(&request.headers) {
+    for (name, value) in harmless.credentials_in(&request.headers) {
         put(name.as_str().as_bytes());
         put(value.as_bytes());
     }

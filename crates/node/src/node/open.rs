@@ -10,7 +10,7 @@ use pantala_core::{
     control::{FromPeer, Known, Learned, Register},
     display_url,
 };
-use pantala_origin::{OriginRequest, OriginResponse, Refused, Revalidation, carries_credentials};
+use pantala_origin::{Harmless, OriginRequest, OriginResponse, Refused, Revalidation};
 use pantala_store::Charge;
 use pantala_window::Config as WindowConfig;
 use tokio::task::JoinHandle;
@@ -93,7 +93,7 @@ impl Node {
             key,
             shown: display_url(request.url.as_str()),
             start: request.range.map_or(0, |range| range.start_hint()),
-            private: carries_credentials(&request.url, &request.headers),
+            private: !self.harmless().is_anonymous(&request.url, &request.headers),
         });
         let answer = if self.inner.ports.control.send(register) {
             match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
@@ -125,6 +125,11 @@ impl Node {
                 self.learn(key, None, request, opened).await
             }
         }
+    }
+
+    /// The request headers that play no part in who may read.
+    pub(super) fn harmless(&self) -> &Harmless {
+        self.inner.ports.origin.harmless()
     }
 
     pub(super) fn key(&self, request: &ContentRequest) -> ResourceKey {

@@ -5,6 +5,7 @@ mod bad_input;
 mod clients;
 mod conformance;
 mod containers;
+mod credentials;
 mod daemon;
 mod faults;
 mod hostile;
