@@ -68,7 +68,7 @@ def supernode(
     """A supernode that answers /healthz."""
     argv = programs.argv("supernode", "--listen", f"{address}:{port}")
     with processes.running(argv, namespace=namespace, log=log) as process:
-        processes.wait_until(lambda: _healthy(address, port, namespace), "supernode", _READY_SECONDS, process, log)
+        processes.wait_until(lambda: healthy(address, port, namespace), "supernode", _READY_SECONDS, process, log)
         yield process
 
 
@@ -91,7 +91,7 @@ def daemon(
         "--supernode", supernode_at, "--memory", memory, *(f"--label={label}" for label in labels),
     )  # fmt: skip
     with processes.running(argv, namespace=namespace, log=log) as process:
-        ready = lambda: _healthy("127.0.0.1", proxy_port, namespace)  # noqa: E731
+        ready = lambda: healthy("127.0.0.1", proxy_port, namespace)  # noqa: E731
         processes.wait_until(ready, f"dfdaemon on {peer}", _READY_SECONDS, process, log)
         yield Daemon(process.pid, namespace, ("127.0.0.1", proxy_port))
 
@@ -104,7 +104,8 @@ def metrics(address: str, port: int, namespace: str | None = None) -> dict[str, 
     return totals
 
 
-def _healthy(address: str, port: int, namespace: str | None) -> bool:
+def healthy(address: str, port: int, namespace: str | None = None) -> bool:
+    """Whether a program there says that it serves."""
     try:
         return _get(address, port, "/healthz", namespace)[0] == 200
     except (OSError, http.client.HTTPException):

@@ -1,4 +1,11 @@
-use std::{fmt::Write as _, fs::File, io, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt::{self, Write as _},
+    fs::File,
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -7,6 +14,13 @@ use sha2::{Digest, Sha256};
 pub struct Content {
     bytes: Arc<[u8]>,
     sha256: String,
+}
+
+/// Shown by length and digest: nobody wants to read megabytes.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, sha256:{}", self.len(), self.sha256)
+    }
 }
 
 impl Content {
@@ -52,6 +66,12 @@ impl Content {
     /// SHA-256 in hexadecimal digits.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// Whether any 64 bytes of it that begin at a multiple of 64 are among these bytes.
+    pub fn leaks_into(&self, bytes: &[u8]) -> bool {
+        let blocks: HashSet<&[u8]> = self.bytes.chunks_exact(64).collect();
+        bytes.windows(64).any(|window| blocks.contains(window))
     }
 
     /// Holds a file against the content.

@@ -1,6 +1,8 @@
 use std::{net::SocketAddr, process::Command};
 
-use crate::{Process, Supernode, http_get, needs::find, program, programs::listening, until};
+use crate::{
+    Answer, Process, Supernode, ask, http_get, needs::find, program, programs::listening, until,
+};
 
 /// A running dfdaemon: one host of a swarm.
 pub struct Dfdaemon {
@@ -11,7 +13,12 @@ pub struct Dfdaemon {
 impl Dfdaemon {
     /// Starts one on ports of its own choice, and waits until it serves.
     pub fn start(supernode: &Supernode, flags: &[&str]) -> Self {
-        let supernode = supernode.addr().to_string();
+        Self::start_towards(supernode.addr(), flags)
+    }
+
+    /// Starts one that looks for its supernode there, whether one is there or not.
+    pub fn start_towards(supernode: SocketAddr, flags: &[&str]) -> Self {
+        let supernode = supernode.to_string();
         Self::start_with(&[&["--supernode", &supernode], flags].concat())
     }
 
@@ -71,6 +78,11 @@ impl Dfdaemon {
             .collect();
         assert!(!values.is_empty(), "no {name} in {figures}");
         values.iter().sum()
+    }
+
+    /// The answer to a GET through it as a proxy, or of it as a mirror where the target is a path.
+    pub fn get(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        ask(self.addr, "GET", target, headers, b"")
     }
 
     /// A curl that uses it as its proxy; it writes to standard output.

@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use crate::DEADLINE;
+use crate::{Content, DEADLINE};
 
 /// The answer to one HTTP request, as it came.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body without chunks.
     pub body: Vec<u8>,
-    /// Whether the body is as long as was announced.
+    /// Whether the body came to the end that was announced.
     pub whole: bool,
 }
 
@@ -32,6 +32,57 @@ impl Answer {
             [value] => Some(value),
             _ => None,
         }
+    }
+
+    /// It is this content, whole.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn assert_is(&self, content: &Content) {
+        assert_eq!(self.status, 200, "{}", self.shown());
+        assert!(self.whole, "it ends early: {}", self.body.len());
+        content.assert_bytes(&self.body);
+    }
+
+    /// It is this part of a content; both bytes are included.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[track_caller]
+    pub fn assert_is_part(&self, content: &Content, first: usize, last: usize) {
+        assert_eq!(self.status, 206, "{}", self.shown());
+        Content::of(content.bytes()[first..=last].to_vec()).assert_bytes(&self.body);
+    }
+
+    /// Whatever it is, there is nothing of this content in it.
+    ///
+    /// # Panics
+    /// When there is.
+    #[track_caller]
+    pub fn assert_nothing_of(&self, content: &Content) {
+        let (status, len) = (self.status, self.body.len());
+        let leaked = content.leaks_into(&self.body);
+        assert!(!leaked, "a {status} of {len} bytes has bytes of it");
+        let named = self.header("docker-content-digest");
+        let claims = status < 300 && named.is_some_and(|name| name.contains(content.sha256()));
+        assert!(!claims, "a {status} claims to be it: {}", self.shown());
+    }
+
+    /// It is an origin's refusal, and has nothing of this content in it.
+    ///
+    /// # Panics
+    /// When it is not, or has.
+    #[track_caller]
+    pub fn assert_refuses(&self, content: &Content) {
+        self.assert_nothing_of(content);
+        assert_eq!(self.status, 401, "{}", self.shown());
+    }
+
+    /// Its headers and the beginning of its body, for messages.
+    fn shown(&self) -> String {
+        let body: String = self.text().chars().take(200).collect();
+        format!("{:?} {body:?}", self.headers)
     }
 
     /// The body as text.
@@ -52,19 +103,40 @@ pub fn ask(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {addr}\r\n");
-    for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
-    }
-    if !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH") {
-        request += &format!("Content-Length: {}\r\n", body.len());
-    }
-    request += "Connection: close\r\n\r\n";
-    let mut bytes = request.into_bytes();
+    let mut bytes = head_of_request(addr, method, target, headers, body.len());
     bytes.extend_from_slice(body);
     let raw = exchange(addr, &bytes);
     parse(&raw, method == "HEAD")
         .unwrap_or_else(|| panic!("{method} {target}: {:?}", String::from_utf8_lossy(&raw)))
+}
+
+/// Sends a GET and does not read its answer: that is for whoever holds the connection.
+///
+/// # Panics
+/// When nobody listens there.
+pub fn begin_get(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).expect("a connection");
+    let request = head_of_request(addr, "GET", target, headers, 0);
+    stream.write_all(&request).expect("a request is taken");
+    stream
+}
+
+fn head_of_request(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: usize,
+) -> Vec<u8> {
+    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {addr}\r\n");
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    if body > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+        request += &format!("Content-Length: {body}\r\n");
+    }
+    request += "Connection: close\r\n\r\n";
+    request.into_bytes()
 }
 
 /// Sends bytes and reads until the other side has nothing more to say.
@@ -128,27 +200,38 @@ fn parse(raw: &[u8], to_head: bool) -> Option<Answer> {
         answer.whole = rest.is_empty();
         return Some(answer);
     }
-    answer.body = if answer.header("transfer-encoding") == Some("chunked") {
-        without_chunks(rest)?
+    if answer.header("transfer-encoding") == Some("chunked") {
+        (answer.body, answer.whole) = without_chunks(rest);
     } else {
         let length = answer.header("content-length").map(str::parse::<usize>);
         answer.whole = length.is_none_or(|length| length == Ok(rest.len()));
-        rest.to_vec()
-    };
+        answer.body = rest.to_vec();
+    }
     Some(answer)
 }
 
-fn without_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+/// What the chunks held, and whether the last one came.
+fn without_chunks(mut rest: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
-    loop {
-        let end = rest.windows(2).position(|two| two == b"\r\n")?;
-        let size = std::str::from_utf8(&rest[..end]).ok()?;
-        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
-        rest = &rest[end + 2..];
+    while let Some((size, after)) = chunk_size(rest) {
         if size == 0 {
-            return Some(body);
+            return (body, true);
         }
-        body.extend_from_slice(rest.get(..size)?);
-        rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
+        body.extend_from_slice(&after[..size.min(after.len())]);
+        let Some(next) = after
+            .get(size..)
+            .and_then(|rest| rest.strip_prefix(b"\r\n"))
+        else {
+            break;
+        };
+        rest = next;
     }
+    (body, false)
+}
+
+fn chunk_size(rest: &[u8]) -> Option<(usize, &[u8])> {
+    let end = rest.windows(2).position(|two| two == b"\r\n")?;
+    let size = std::str::from_utf8(&rest[..end]).ok()?;
+    let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+    Some((size, &rest[end + 2..]))
 }

@@ -380,7 +380,7 @@ impl Shared {
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
@@ -388,7 +388,7 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-LAST` as offsets; empty when it lies outside.
-fn range(text: &str, length: u64) -> Option<(u64, u64)> {
+pub(crate) fn range(text: &str, length: u64) -> Option<(u64, u64)> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     if first.is_empty() {
         let last: u64 = last.parse().ok()?;

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Process, needs::find, until};
+use crate::{Process, Signal, needs::find, until};
 
 /// A program of the workspace, ready to get its flags. It lies beside the directory of the test
 /// executable; no variable of the environment reaches it that would change what it does.
@@ -93,6 +93,18 @@ impl Supernode {
         let process = Process::start("supernode", command);
         let addr = listening(&process, "supernode: listening on ");
         Self { process, addr }
+    }
+
+    /// Kills it and starts another one in its place, which knows nothing.
+    ///
+    /// # Panics
+    /// When that does not serve by the deadline.
+    pub fn restart(&mut self) {
+        self.process.signal(Signal::Kill);
+        until("the supernode's end", || {
+            (!self.process.is_running()).then_some(())
+        });
+        *self = Self::start_on(&self.addr.to_string());
     }
 
     /// Where peers find it.

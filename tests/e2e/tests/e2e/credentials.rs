@@ -1,6 +1,6 @@
 //! What counts as a credential, and where credentials go.
 
-use pantala_e2e::{Answer, Content, Dfdaemon, Origin, Script, ask};
+use pantala_e2e::{Answer, Content, Dfdaemon, MIB, Origin, Page, Script, Site, Swarm, ask};
 
 fn get(daemon: &Dfdaemon, url: &str, headers: &[(&str, &str)]) -> Answer {
     ask(daemon.addr(), "GET", url, headers, b"")
@@ -89,4 +89,58 @@ fn no_credential_follows_to_another_host() {
             assert!(asked.headers.contains_key(name), "{name}");
         }
     }
+}
+
+#[test]
+fn what_a_header_of_any_name_opened_is_for_nobody_else_on_any_host() {
+    let site = Site::new();
+    let two = Swarm::start(2, &[]);
+    for (seed, name) in (1500..).zip([
+        "X-Auth-Key",
+        "X-Access-Key",
+        "X-Session-Id",
+        "Ocp-Apim-Subscription-Key",
+        "X-Anything",
+        "Remote-User",
+        "Client-Cert",
+    ]) {
+        let content = Content::new(seed, 2 * MIB);
+        let path = format!("/{seed}");
+        let reader = (name, "of-alice");
+        site.serve(&path, Page::unauthorized());
+        let page = Page::of(&content).etag("\"v1\"").max_age(3600);
+        site.serve_to(reader, &path, page);
+        let url = site.url(&path);
+        two.daemons[0].get(&url, &[reader]).assert_is(&content);
+        for daemon in &two.daemons {
+            let answer = daemon.get(&url, &[]);
+            answer.assert_nothing_of(&content);
+            assert_eq!(answer.status, 401, "without {name}");
+            let answer = daemon.get(&url, &[(name, "of-bob")]);
+            answer.assert_nothing_of(&content);
+            assert_eq!(answer.status, 401, "with another {name}");
+            daemon.get(&url, &[reader]).assert_is(&content);
+        }
+        assert_eq!(site.sent_of(&content), content.len(), "{name}");
+    }
+}
+
+#[test]
+fn what_the_operator_calls_harmless_makes_nothing_private_on_any_host() {
+    let content = Content::new(1520, 2 * MIB);
+    let site = Site::new();
+    site.serve("/f", Page::of(&content).etag("\"v1\"").max_age(3600));
+    let flags = ["X-Build-Id", "X-Build-Node"].map(|name| ["--harmless-header", name]);
+    let two = Swarm::start(2, flags.as_flattened());
+    let url = site.url("/f");
+    for (build, daemon) in (0..4).zip(two.daemons.iter().cycle()) {
+        let build = build.to_string();
+        let headers = [("X-Build-Id", build.as_str()), ("X-Build-Node", "n")];
+        daemon.get(&url, &headers).assert_is(&content);
+        daemon.get(&url, &[]).assert_is(&content);
+    }
+    // Nobody needed to be admitted.
+    assert_eq!(site.hits().len(), 1, "{:?}", site.hits());
+    let hit = &site.hits()[0];
+    assert_eq!(hit.headers.get("x-build-id").map(String::as_str), Some("0"));
 }

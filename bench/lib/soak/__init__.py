@@ -1,0 +1,1 @@
+"""The soak: readers over and over while everything around them fails."""
