@@ -35,20 +35,33 @@ pub struct Register {
     pub shown: String,
     /// The first byte it wants.
     pub start: u64,
-    /// Whether the reader brought credentials.
-    pub private: bool,
+    /// The task that the content's own name makes, where it has one: the content may be here already
+    /// under another resource of the same origin.
+    pub content: Option<TaskId>,
+}
+
+/// What a peer knows a URL to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownResource {
+    /// The URL, and for whom.
+    pub key: ResourceKey,
+    /// The answer: its age, and how long it is fresh, count from now.
+    pub meta: ContentMeta,
 }
 
 /// A peer that was connected before tells a supernode what it has (the supernode restarted, or
 /// the connection broke).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// What its readers asked for.
+    /// What its readers asked for first.
     pub key: ResourceKey,
-    /// The content that stood behind it.
+    /// The content that stood behind it, then.
     pub task: TaskId,
     /// What the first GET told of it.
     pub meta: ContentMeta,
+    /// What it still stands behind, as far as this peer knows. A version that has been replaced
+    /// stands behind nothing.
+    pub resources: Vec<KnownResource>,
     /// Pieces it holds.
     pub held: Vec<PieceRun>,
     /// Digests it was told by a supernode or vouched for itself.
@@ -71,7 +84,9 @@ pub enum Learned {
     },
     /// The origin says it is the same as before, and how it may be taken for fresh from now on.
     Unchanged {
-        /// The metadata with its new freshness.
+        /// The content known before.
+        task: TaskId,
+        /// The metadata with its new headers and freshness.
         meta: ContentMeta,
     },
     /// The response is for this one reader: each asks the origin itself.
@@ -264,7 +279,8 @@ pub enum ToPeer {
     Learn {
         /// What was asked for.
         key: ResourceKey,
-        /// The content known before, to ask whether it is unchanged.
+        /// A content that may be what stands there: the one that was there before, or what another
+        /// resource of the same origin has under the same name. The origin is asked whether it is.
         stale: Option<(TaskId, ContentMeta)>,
     },
     /// The answer where content is not shared: the reader's own request goes to the origin.

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use crate::{ByteRange, ContentDigest, Validators};
+use crate::{ContentDigest, Validators};
 
 /// Why an identifier's text could not be read.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -64,9 +64,13 @@ identifier!(
     32
 );
 identifier!(
-    /// Names what a reader asks for, before anybody knows what content stands behind it now.
+    /// Names a *resource*: what one URL answers to one kind of request, before anybody knows what
+    /// content stands behind it now. The supernode maps it to the [`TaskId`] of the content that is
+    /// fresh there.
     ///
-    /// The supernode maps it to the [`TaskId`] of the content that is fresh there.
+    /// The first 20 bytes name the URL, the next 11 what else selects the answer, and the last one the
+    /// [`Class`] of those who ask. So all resources of one URL are neighbours, and what was learned
+    /// with credentials can never answer a request without any.
     ResourceKey,
     32
 );
@@ -76,44 +80,83 @@ identifier!(
     16
 );
 
+/// Who asks, as far as it decides who may be answered with the same resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Requests that prove nothing of their sender: what the origin answers to one of them it
+    /// would answer to anybody.
+    Anonymous,
+    /// Requests with credentials of some kind: each sender is checked by the origin.
+    Credentialed,
+}
+
+/// Bytes of a [`ResourceKey`] that name the URL: 160 bits, so that nobody finds two URLs of one name.
+const URL_BYTES: usize = 20;
+
 impl ResourceKey {
-    /// The key of a URL. `url` is the absolute URL without its fragment and without the query
-    /// parameters the operator filters; `range` only where the origin gives neither length nor
-    /// ranges, so that the range is part of the identity; `vary` is what else selects the content
-    /// (a request header the origin says it varies on), empty when nothing does.
-    pub fn of_url(url: &str, range: Option<ByteRange>, vary: &[u8]) -> Self {
+    /// The key of a URL for one class of requests. `url` is the absolute URL without its fragment and
+    /// without the query parameters the operator filters; `vary` is what else selects the answer (a
+    /// request header the origin says it varies on), empty when nothing does.
+    pub fn of_url(url: &str, vary: &[u8], class: Class) -> Self {
         let mut hash = blake3::Hasher::new_derive_key("pantala 2026 resource of a url");
         put(&mut hash, url.as_bytes());
-        match range {
-            Some(range) => {
-                put(&mut hash, &range.start().to_be_bytes());
-                put(&mut hash, &range.end().unwrap_or(u64::MAX).to_be_bytes());
-            }
-            None => put(&mut hash, b""),
-        }
+        let url = hash.finalize();
+        let mut hash = blake3::Hasher::new_derive_key("pantala 2026 variant of a resource");
         put(&mut hash, vary);
-        Self(*hash.finalize().as_bytes())
+        let variant = hash.finalize();
+        let mut key = [0; 32];
+        key[..URL_BYTES].copy_from_slice(&url.as_bytes()[..URL_BYTES]);
+        key[URL_BYTES..31].copy_from_slice(&variant.as_bytes()[..31 - URL_BYTES]);
+        Self(key).of_class(class)
     }
 
-    /// The key of a content that is named by its own digest: the same from every URL.
-    pub fn of_digest(digest: &ContentDigest) -> Self {
-        let mut hash = blake3::Hasher::new_derive_key("pantala 2026 resource of a digest");
-        put(&mut hash, digest.to_string().as_bytes());
-        Self(*hash.finalize().as_bytes())
+    /// The class of requests that it is for.
+    pub fn class(&self) -> Class {
+        match self.0[31] {
+            0 => Class::Anonymous,
+            // Whatever a stranger may have sent: nobody is let in unchecked.
+            _ => Class::Credentialed,
+        }
+    }
+
+    /// The same resource for the other class of requests: what stands there may be the same content,
+    /// which is for the origin to say.
+    pub fn of_class(mut self, class: Class) -> Self {
+        self.0[31] = match class {
+            Class::Anonymous => 0,
+            Class::Credentialed => 1,
+        };
+        self
+    }
+
+    /// The least and the greatest key that a resource of the same URL can have.
+    pub fn of_same_url(&self) -> std::ops::RangeInclusive<Self> {
+        let (mut first, mut last) = (self.0, self.0);
+        first[URL_BYTES..].fill(0);
+        last[URL_BYTES..].fill(u8::MAX);
+        Self(first)..=Self(last)
+    }
+
+    /// Everything but the class: what tells the contents of one URL apart.
+    fn content(&self) -> &[u8] {
+        &self.0[..31]
     }
 }
 
 impl TaskId {
-    /// The task of a content that is named by its own digest.
-    pub fn of_digest(digest: &ContentDigest) -> Self {
+    /// The task of a content that is named by its own digest at one place. `place` is who says so: an
+    /// origin, or one URL of it. A digest in a URL is a claim until the whole has been hashed, so
+    /// the same digest at another place is another task.
+    pub fn of_digest(place: &str, digest: &ContentDigest) -> Self {
         let mut hash = blake3::Hasher::new_derive_key("pantala 2026 task of a digest");
+        put(&mut hash, place.as_bytes());
         put(&mut hash, digest.to_string().as_bytes());
         Self(*hash.finalize().as_bytes())
     }
 
-    /// The task of what `resource` is while these validators and this length hold. `generation`
-    /// tells apart contents whose origin gives no validator at all: each time it is learned anew
-    /// it is another task, because nothing says that it is the same.
+    /// The task of what `resource` is while these validators and this length hold, whatever the class
+    /// of who asks. `generation` tells apart contents whose origin gives no strong validator: each
+    /// time it is learned anew it is another task, because nothing says that it is the same.
     pub fn of_content(
         resource: &ResourceKey,
         validators: &Validators,
@@ -121,7 +164,7 @@ impl TaskId {
         generation: u64,
     ) -> Self {
         let mut hash = blake3::Hasher::new_derive_key("pantala 2026 task of a content");
-        put(&mut hash, resource.as_bytes());
+        put(&mut hash, resource.content());
         put(
             &mut hash,
             validators.etag.as_deref().unwrap_or("").as_bytes(),
@@ -131,7 +174,7 @@ impl TaskId {
             validators.last_modified.as_deref().unwrap_or("").as_bytes(),
         );
         put(&mut hash, &length.unwrap_or(u64::MAX).to_be_bytes());
-        if validators.is_empty() {
+        if validators.strong_etag().is_none() {
             put(&mut hash, &generation.to_be_bytes());
         }
         Self(*hash.finalize().as_bytes())
@@ -187,9 +230,13 @@ mod tests {
         assert!("é".repeat(32).parse::<TaskId>().is_err());
     }
 
+    fn key(url: &str, vary: &str, class: Class) -> ResourceKey {
+        ResourceKey::of_url(url, vary.as_bytes(), class)
+    }
+
     #[test]
     fn a_changed_file_is_another_task() {
-        let key = ResourceKey::of_url("http://origin.example/f", None, b"");
+        let key = key("http://origin.example/f", "", Class::Anonymous);
         let v = |etag: &str| Validators {
             etag: Some(etag.into()),
             last_modified: None,
@@ -201,13 +248,61 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_validator_is_never_taken_for_the_same() {
-        let key = ResourceKey::of_url("http://origin.example/f", None, b"");
-        let none = Validators::default();
-        assert_ne!(
-            TaskId::of_content(&key, &none, Some(1), 0),
-            TaskId::of_content(&key, &none, Some(1), 1)
-        );
+    fn what_has_no_strong_validator_is_never_taken_for_the_same() {
+        let key = key("http://origin.example/f", "", Class::Anonymous);
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+        for (etag, last_modified) in [
+            (None, None),
+            (None, date.clone()),
+            (Some("W/\"a\"".to_owned()), date),
+        ] {
+            let weak = Validators {
+                etag,
+                last_modified,
+            };
+            assert_ne!(
+                TaskId::of_content(&key, &weak, Some(1), 0),
+                TaskId::of_content(&key, &weak, Some(1), 1)
+            );
+        }
+    }
+
+    #[test]
+    fn classes_are_resources_of_their_own_and_may_be_one_content() {
+        let url = "http://origin.example/f";
+        let anonymous = key(url, "gzip", Class::Anonymous);
+        let credentialed = key(url, "gzip", Class::Credentialed);
+        assert_ne!(anonymous, credentialed);
+        assert_eq!(anonymous.of_class(Class::Credentialed), credentialed);
+        assert_eq!(credentialed.class(), Class::Credentialed);
+        let v = Validators {
+            etag: Some("\"a\"".into()),
+            last_modified: None,
+        };
+        let id = |key| TaskId::of_content(&key, &v, Some(1), 0);
+        assert_eq!(id(anonymous), id(credentialed));
+        assert_ne!(id(anonymous), id(key(url, "", Class::Anonymous)));
+    }
+
+    #[test]
+    fn the_resources_of_a_url_are_neighbours() {
+        let url = "http://origin.example/f";
+        let range = key(url, "", Class::Anonymous).of_same_url();
+        for vary in ["", "gzip", "br"] {
+            for class in [Class::Anonymous, Class::Credentialed] {
+                assert!(range.contains(&key(url, vary, class)));
+            }
+        }
+        assert!(!range.contains(&key("http://origin.example/g", "", Class::Anonymous)));
+    }
+
+    #[test]
+    fn a_digest_is_a_claim_of_who_made_it() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let digest: ContentDigest = digest.parse().unwrap();
+        let good = TaskId::of_digest("https://good.example", &digest);
+        assert_eq!(good, TaskId::of_digest("https://good.example", &digest));
+        assert_ne!(good, TaskId::of_digest("https://evil.example", &digest));
     }
 
     #[test]

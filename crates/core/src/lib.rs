@@ -22,7 +22,7 @@ pub use digest::{ContentDigest, ContentHasher, DigestParseError, PieceDigest};
 pub use error::{Error, Kind, Result, Who};
 pub use flat::Flat;
 pub use geometry::{BLOCK_MAX, ByteRange, Geometry, MAX_PIECE, MIN_PIECE, PieceIndex};
-pub use id::{IdParseError, PeerId, ResourceKey, TaskId, display_url};
+pub use id::{Class, IdParseError, PeerId, ResourceKey, TaskId, display_url};
 pub use meta::{ContentMeta, Validators};
 pub use pieces::PieceSet;
 pub use size::{SizeParseError, format_size, parse_size};

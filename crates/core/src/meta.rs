@@ -20,18 +20,10 @@ impl Validators {
         self.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
     }
 
-    /// Whether these say that `other` belongs to the same content: the same strong entity tag, or,
-    /// where neither has any tag, the same date.
+    /// Whether these say that `other` belongs to the same content: both have the same strong entity
+    /// tag. A date says nothing of the kind: many files of one archive have the same.
     pub fn vouch_for(&self, other: &Validators) -> bool {
-        match (self.strong_etag(), other.strong_etag()) {
-            (Some(a), Some(b)) => a == b,
-            _ => {
-                self.etag.is_none()
-                    && other.etag.is_none()
-                    && self.last_modified.is_some()
-                    && self.last_modified == other.last_modified
-            }
-        }
+        self.strong_etag().is_some() && self.strong_etag() == other.strong_etag()
     }
 
     /// Whether `other` may be another part of the same content: no validator that both have
@@ -45,7 +37,9 @@ impl Validators {
     }
 }
 
-/// What the first GET tells of a content, and the whole swarm then knows.
+/// What a URL answers, without the bytes: the answer's headers, what they say of the content, and how
+/// long others may be answered with the same. It belongs to a resource (one URL for one
+/// class of requests); the content behind it may be another resource's too.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ContentMeta {
     /// Bytes of the whole content, when the origin says.
@@ -61,9 +55,10 @@ pub struct ContentMeta {
     /// Further response headers that readers get as the origin sent them
     /// (`Cache-Control`, `Content-Disposition`, `Docker-Content-Digest`, …), lower-case names.
     pub headers: Vec<(String, String)>,
-    /// How long it is fresh from when it was learned, by RFC 9111; `None` without explicit
-    /// freshness.
+    /// How long it is fresh from when this is said, by RFC 9111; `None` without explicit freshness.
     pub fresh_for: Option<Duration>,
+    /// How old the answer is when this is said (RFC 9111, 4.2.3).
+    pub age: Duration,
     /// Whether it was fetched with credentials, so that each reader must be checked.
     pub private: bool,
 }
@@ -82,7 +77,7 @@ mod tests {
     #[test]
     fn only_what_is_known_to_be_the_same_is_vouched_for() {
         assert!(v(Some("\"a\""), None).vouch_for(&v(Some("\"a\""), Some("x"))));
-        assert!(v(None, Some("x")).vouch_for(&v(None, Some("x"))));
+        assert!(!v(None, Some("x")).vouch_for(&v(None, Some("x"))));
         assert!(!v(Some("\"a\""), Some("x")).vouch_for(&v(Some("\"b\""), Some("x"))));
         assert!(!v(Some("W/\"a\""), Some("x")).vouch_for(&v(Some("W/\"a\""), Some("x"))));
         assert!(!v(None, None).vouch_for(&v(None, None)));

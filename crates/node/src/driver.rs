@@ -12,8 +12,11 @@ use std::{
 };
 
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, Who,
-    control::{Copies, FromPeer, Known, Parents, PeerAddr, PieceRun, Resume, ToPeer, Trouble},
+    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, Who,
+    control::{
+        Copies, FromPeer, Known, KnownResource, Parents, PeerAddr, PieceRun, Resume, ToPeer,
+        Trouble,
+    },
 };
 use pantala_origin::{OriginBody, OriginClient};
 use pantala_store::{Change, PieceBuffer, PieceWriter, Slot, Store, TaskPieces};
@@ -35,6 +38,7 @@ use crate::{
     node::ControlPort,
     readers::{OriginSource, Reader},
     run::{OriginRun, RunSource},
+    shelf::Shelf,
     task::{Command, Planned, TaskHandle, Tasks},
 };
 
@@ -103,6 +107,8 @@ pub(crate) struct Ports {
     pub readers: watch::Receiver<usize>,
     /// What comes to this node.
     pub line: Arc<Line>,
+    /// What this node knows URLs to answer.
+    pub shelf: Arc<Shelf>,
     pub tracker: TaskTracker,
     pub cancel: CancellationToken,
 }

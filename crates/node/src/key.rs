@@ -1,8 +1,8 @@
 //! Under which name a content is asked for.
 
 use http::header;
-use pantala_core::ResourceKey;
-use pantala_origin::is_signed;
+use pantala_core::{Class, ResourceKey, TaskId};
+use pantala_origin::{Place, is_signed};
 use url::Url;
 
 use crate::node::ContentRequest;
@@ -43,21 +43,43 @@ const SIGNING: [&str; 31] = [
     "x-goog-signature",
 ];
 
-/// The key of a request. `filtered` are query parameters that do not tell contents apart.
-pub(crate) fn of(request: &ContentRequest, filtered: &[String]) -> ResourceKey {
-    if let Some(digest) = &request.digest {
-        return ResourceKey::of_digest(digest);
-    }
+/// The resource that a request asks for. `filtered` are query parameters that do not tell contents
+/// apart, and `class` says whether the request proves something of its sender.
+pub(crate) fn of(request: &ContentRequest, filtered: &[String], class: Class) -> ResourceKey {
     let url = identity(&request.url, filtered);
+    if let Some(digest) = &request.digest {
+        // A digest names bytes, not an encoding of them.
+        return ResourceKey::of_url(url.as_str(), digest.to_string().as_bytes(), class);
+    }
     let encoding = request.headers.get(header::ACCEPT_ENCODING);
     let vary = encoding.map_or(&b""[..], |value| value.as_bytes());
-    ResourceKey::of_url(url.as_str(), None, vary)
+    ResourceKey::of_url(url.as_str(), vary, class)
+}
+
+/// A resource of a URL: all others of it are its neighbours.
+pub(crate) fn of_url(url: &Url, filtered: &[String]) -> ResourceKey {
+    ResourceKey::of_url(identity(url, filtered).as_str(), b"", Class::Anonymous)
+}
+
+/// The task of a content that the request names by its digest: one for each origin, because it is
+/// the origin's word until the whole has been hashed. In a registry all repositories have the
+/// same; elsewhere a name says nothing beyond its own URL.
+pub(crate) fn content(request: &ContentRequest, filtered: &[String]) -> Option<TaskId> {
+    let digest = request.digest.as_ref()?;
+    let place = Place::of(&request.url);
+    Some(match place.repository {
+        Some(_) => TaskId::of_digest(&place.origin, digest),
+        None => TaskId::of_digest(identity(&request.url, filtered).as_str(), digest),
+    })
 }
 
 /// The URL without what does not tell contents apart.
 fn identity(url: &Url, filtered: &[String]) -> Url {
     let mut identity = url.clone();
     identity.set_fragment(None);
+    // Who asks is no part of what is asked for. Both only fail for URLs without a host.
+    let _ = identity.set_username("");
+    let _ = identity.set_password(None);
     let signed = is_signed(url);
     if url.query().is_none() || (filtered.is_empty() && !signed) {
         return identity;
@@ -105,6 +127,7 @@ mod tests {
         ] {
             assert!(same(&format!("{url}{a}"), &format!("{url}{b}")), "{a} {b}");
         }
+        assert!(same("https://me:pw@store.example/b/f", url));
         for (a, b) in [
             // Without a signature they mean whatever the origin likes.
             ("?Expires=1", "?Expires=2"),

@@ -33,6 +33,7 @@ mod readers;
 mod registration;
 mod run;
 mod server;
+mod shelf;
 mod stream;
 mod task;
 

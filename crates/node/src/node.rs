@@ -6,21 +6,19 @@ mod open;
 mod request;
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use pantala_core::{
-    Error, Kind, PeerId, ResourceKey, Result, TaskId, Who,
+    Error, Kind, PeerId, Result, TaskId, Who,
     control::{Hello, PeerAddr},
 };
 use pantala_origin::{OriginClient, OriginConfig};
 use pantala_store::{Budget, Eviction, Store, StoreStats};
 use pantala_window::Snapshot;
 use pantala_wire::control::{ClientConfig, Control};
-use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -37,12 +35,14 @@ use crate::{
     rates::{RateLimits, Rates},
     registration::Registrations,
     server::PeerServer,
+    shelf::Shelf,
     task::{Command, TaskHandle, Tasks},
 };
+use admission::Admissions;
 use heard::Contact;
 
 pub(crate) use heard::ControlPort;
-pub(crate) use open::Arrival;
+pub(crate) use open::{Arrival, Stale};
 pub use request::{Content, ContentRequest, Opened, Range};
 
 /// How a node is set up.
@@ -106,19 +106,14 @@ struct Inner {
     ports: Ports,
     registrations: Registrations,
     rates: Rates,
-    /// What is fresh here without asking the supernode again.
-    fresh: Mutex<HashMap<ResourceKey, (TaskId, Instant)>>,
     /// Readers that the origin would serve, remembered for a short time.
-    admitted: Mutex<HashMap<[u8; 32], Instant>>,
+    admissions: Admissions,
     readers: watch::Sender<usize>,
     /// Who reads ahead of readers.
     read_ahead: ReadAhead,
     /// Round trips are measured for one question at a time.
     measuring: Arc<Semaphore>,
 }
-
-/// Keys that are known to be fresh, and readers that were admitted, at most.
-const REMEMBERED: usize = 4096;
 
 impl Node {
     /// Starts a node: binds the peer server and connects to the supernode in the background.
@@ -181,6 +176,7 @@ impl Node {
             clock: Clock::new(),
             readers: readers_seen,
             line: Arc::default(),
+            shelf: Arc::new(Shelf::new()),
             tracker: tracker.clone(),
             cancel: cancel.clone(),
         };
@@ -204,8 +200,7 @@ impl Node {
                 ports,
                 registrations: Registrations::default(),
                 rates,
-                fresh: Mutex::default(),
-                admitted: Mutex::default(),
+                admissions: Admissions::new(),
                 measuring: Arc::new(Semaphore::new(1)),
                 readers,
             }),

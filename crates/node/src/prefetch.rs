@@ -107,11 +107,12 @@ impl Node {
             ..request.clone()
         };
         let (this, id) = (self.clone(), task.id);
+        let meta = task.meta.read().clone();
         self.spawn(async move {
             let _slot = slot;
             let opened = Arrival::new(&this, Instant::now());
             // The task may be gone by now, and with it everybody who wanted it.
-            let Ok(mut content) = this.attach(id, &request, &opened, false) else {
+            let Ok(mut content) = this.attach(id, meta, &request, &opened, false) else {
                 return;
             };
             while let Ok(Some(_)) = content.stream.next().await {}

@@ -1,21 +1,20 @@
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{HashMap, VecDeque};
 
 use pantala_core::{
-    ContentMeta, Error, ResourceKey,
+    Error, ResourceKey,
     control::{Known, ToPeer},
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::node::Stale;
+
 /// What a supernode answers to a registration.
 pub(crate) enum Answer {
     Known(Box<Known>),
-    /// This peer asks the origin; `stale` is what was known before.
+    /// This peer asks the origin; `stale` is what may stand there.
     Learn {
-        stale: Option<Box<ContentMeta>>,
+        stale: Option<Stale>,
     },
     Direct,
     Refused(Error),
@@ -28,10 +27,6 @@ pub(crate) enum Answer {
 pub(crate) struct Registrations {
     waiting: Mutex<HashMap<ResourceKey, VecDeque<oneshot::Sender<Answer>>>>,
 }
-
-/// The longest a supernode that is there may take to answer: it may wait for another peer to learn
-/// the content, and for that peer's successor.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Registrations {
     pub fn wait(&self, key: ResourceKey) -> oneshot::Receiver<Answer> {
@@ -51,7 +46,8 @@ impl Registrations {
             ToPeer::Direct { key } => self.all(key, || Answer::Direct),
             ToPeer::Refused { key, error } => self.all(key, || Answer::Refused(error.clone())),
             ToPeer::Learn { key, stale } => {
-                let stale = stale.as_ref().map(|(_, meta)| Box::new(meta.clone()));
+                let stale = stale.as_ref();
+                let stale = stale.map(|(task, meta)| (*task, Box::new(meta.clone())));
                 self.one(key, Answer::Learn { stale })
             }
             _ => false,

@@ -10,6 +10,7 @@ use pantala_core::{
 use pantala_origin::OriginBody;
 use pantala_store::{Charge, PieceBuffer, PieceWriter, TaskPieces};
 use pantala_window::{AttemptId, Failure, RunId, Snapshot};
+use pantala_wire::control::MAX_RESOURCES;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -18,7 +19,10 @@ use crate::{links::LinkHandle, rates::TaskRates, readers::Readers};
 /// A content this peer streams or holds, as everybody but its driver sees it.
 pub(crate) struct TaskHandle {
     pub id: TaskId,
+    /// What was asked for first.
     pub key: ResourceKey,
+    /// What it was found behind, the first included.
+    pub resources: Mutex<Vec<ResourceKey>>,
     /// The URL without credentials.
     pub shown: String,
     pub meta: RwLock<ContentMeta>,
@@ -35,6 +39,20 @@ pub(crate) struct TaskHandle {
     pub awaited: std::sync::atomic::AtomicUsize,
     /// Whether all of it is being read, or has been, because somebody asked for a part.
     pub read_ahead: std::sync::atomic::AtomicBool,
+}
+
+impl TaskHandle {
+    /// The content was found behind a resource.
+    pub fn found_behind(&self, key: ResourceKey) {
+        let mut resources = self.resources.lock();
+        if !resources.contains(&key) {
+            if resources.len() == MAX_RESOURCES {
+                // Who asks there again after the supernode was lost asks the origin.
+                resources.remove(0);
+            }
+            resources.push(key);
+        }
+    }
 }
 
 /// A child's request for bytes that are not here yet and that its reader waits for: the task is no

@@ -22,6 +22,7 @@ use crate::{
     challenge::{self, Challenge, Service},
     credentials::{basic, is_signed},
     hosts::{Hosts, is_loopback},
+    place::Place,
     token::{self, Token},
     transport::Transport,
 };
@@ -35,13 +36,6 @@ pub(crate) struct Auth {
     /// What each part of an origin wants to see.
     wanted: Mutex<Recent<Place, Challenge>>,
     tokens: Mutex<Recent<TokenKey, TokenSlot>>,
-}
-
-/// What one token usually opens: a repository of a registry, or else the whole host.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Place {
-    origin: String,
-    repository: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -79,6 +73,12 @@ impl Auth {
             wanted: Mutex::default(),
             tokens: Mutex::default(),
         }
+    }
+
+    /// Whether the operator gave us credentials for who stands at this URL.
+    pub(crate) fn has_credentials(&self, url: &Url) -> bool {
+        let host = self.hosts.of(url);
+        host.is_some_and(|(_, host)| host.credentials.is_some())
     }
 
     /// Whether a request may be answered for at all.
@@ -217,23 +217,6 @@ impl Case<'_> {
     }
 }
 
-impl Place {
-    fn of(url: &Url) -> Self {
-        Self {
-            origin: url.origin().ascii_serialization(),
-            repository: repository(url.path()).unwrap_or_default().to_owned(),
-        }
-    }
-}
-
-/// The repository in the path of a registry's API, wherever the API begins.
-fn repository(path: &str) -> Option<&str> {
-    let (_, rest) = path.split_once("/v2/")?;
-    let ends = ["/blobs/", "/manifests/", "/tags/", "/referrers/"];
-    let end = ends.iter().filter_map(|end| rest.rfind(end)).max()?;
-    rest.get(..end)
-}
-
 /// Whether nobody on the way can read what is sent there.
 fn is_private(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
@@ -339,20 +322,6 @@ mod tests {
             let case = auth.case(&Method::GET, &url, &HeaderMap::new());
             let may = case.is_some_and(|case| case.may_ask(&realm));
             assert_eq!(may, sent, "{url} {realm}");
-        }
-    }
-
-    #[test]
-    fn a_repository_is_a_place_of_its_own() {
-        for (path, expected) in [
-            ("/v2/a/b/blobs/sha256:x", Some("a/b")),
-            ("/v2/blobs/blobs/blobs/sha256:x", Some("blobs/blobs")),
-            ("/v2/a/manifests/latest", Some("a")),
-            ("/mirror/v2/a/tags/list", Some("a")),
-            ("/v2/", None),
-            ("/files/a", None),
-        ] {
-            assert_eq!(repository(path), expected, "{path}");
         }
     }
 

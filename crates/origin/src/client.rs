@@ -9,7 +9,7 @@ use std::{
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
-use pantala_core::{ByteRange, ContentMeta, Error, Kind, Result, Validators, Who};
+use pantala_core::{ByteRange, ContentDigest, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
 use crate::{
@@ -54,6 +54,13 @@ pub struct OriginResponse {
     pub shareable: bool,
 }
 
+impl OriginResponse {
+    /// The digest that a registry says the content has.
+    pub fn digest(&self) -> Option<ContentDigest> {
+        head::digest(&self.headers)
+    }
+}
+
 /// Whether a content that was known before is still the same.
 pub enum Revalidation {
     /// It is (304).
@@ -63,6 +70,27 @@ pub enum Revalidation {
     },
     /// The origin sent it, changed or because it cannot tell.
     Sent(Box<OriginResponse>),
+}
+
+/// What an origin answered when it was asked whether it would serve a content to a reader.
+#[derive(Debug)]
+pub struct Served {
+    /// The headers of its answer, redirects followed.
+    pub headers: HeaderMap,
+    /// Bytes of the whole content, when it said so.
+    pub length: Option<u64>,
+}
+
+impl Served {
+    /// What tells the content that it would serve from others.
+    pub fn validators(&self) -> Validators {
+        head::validators(&self.headers)
+    }
+
+    /// The digest that a registry says the content has.
+    pub fn digest(&self) -> Option<ContentDigest> {
+        head::digest(&self.headers)
+    }
 }
 
 /// An answer whose head has been read and found good.
@@ -254,13 +282,20 @@ impl OriginClient {
         Ok(Response::from_parts(parts, body))
     }
 
+    /// Whether a request for this URL may be let through by what the operator gave us alone: then
+    /// the answer is not for everybody, though the request proves nothing of its sender.
+    pub fn lets_us_in(&self, url: &Url) -> bool {
+        self.transport.auth().has_credentials(url) || self.transport.shows_certificate(url)
+    }
+
     /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a
-    /// GET of one byte where HEAD is no help. Gives what tells the content it would serve from
-    /// others.
+    /// GET of one byte where HEAD is no help. Gives what it says of the content it would serve: that
+    /// it answers at all is no evidence, because a page that asks for a password is an answer too,
+    /// and so is, to whoever does not `follow`, a redirect.
     ///
     /// # Errors
     /// [`Kind::Denied`] when it would not, and what else keeps it from answering.
-    pub async fn check(&self, url: &Url, headers: &HeaderMap) -> Result<Validators> {
+    pub async fn check(&self, url: &Url, headers: &HeaderMap, follow: bool) -> Result<Served> {
         let sent = end_to_end(headers, &self.transport.config().user_agent);
         let mut method = if is_signed(url) {
             Method::GET
@@ -270,9 +305,13 @@ impl OriginClient {
         let anonymous = self.is_anonymous(url, headers);
         let mut failures = 0;
         loop {
-            let failure = match self.ask(&method, url, &sent).await {
+            let failure = match self.ask(&method, url, &sent, follow).await {
                 Ok(answer) => match judge(&method, anonymous, &answer) {
-                    Verdict::Served => return Ok(head::validators(answer.response.headers())),
+                    Verdict::Served => {
+                        let headers = answer.response.into_parts().0.headers;
+                        let length = head::whole_length(&headers);
+                        return Ok(Served { headers, length });
+                    }
                     Verdict::AskWithGet => {
                         method = Method::GET;
                         continue;
@@ -288,12 +327,18 @@ impl OriginClient {
         }
     }
 
-    async fn ask(&self, method: &Method, url: &Url, sent: &HeaderMap) -> Result<Answer> {
+    async fn ask(
+        &self,
+        method: &Method,
+        url: &Url,
+        sent: &HeaderMap,
+        follow: bool,
+    ) -> Result<Answer> {
         let mut sent = sent.clone();
         if *method == Method::GET {
             sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
         }
-        exchange(&self.transport, method.clone(), url, sent, true).await
+        exchange(&self.transport, method.clone(), url, sent, follow).await
     }
 
     /// One attempt at a GET: the head of a success.
@@ -387,8 +432,10 @@ enum Verdict {
 
 fn judge(method: &Method, anonymous: bool, answer: &Answer) -> Verdict {
     let status = answer.response.status();
-    // One byte of an empty content is out of range, but was not refused to the reader.
-    if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+    // One byte of an empty content is out of range, but was not refused to the reader. A redirect is
+    // here only where none is followed.
+    if status.is_success() || status.is_redirection() || status == StatusCode::RANGE_NOT_SATISFIABLE
+    {
         return Verdict::Served;
     }
     // What was signed for GET is refused to a HEAD.

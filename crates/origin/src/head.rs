@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
-use pantala_core::{ContentMeta, Error, Kind, Result, Validators, Who, display_url};
+use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Validators, Who, display_url};
 use url::Url;
 
 use crate::{OriginRequest, failure::protocol, freshness};
@@ -104,6 +104,7 @@ fn meta(
             .filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
         headers: kept(headers),
         fresh_for: freshness::fresh_for(headers, SystemTime::now()),
+        age: std::time::Duration::ZERO,
         private: false,
     }
 }
@@ -113,6 +114,20 @@ pub(crate) fn validators(headers: &HeaderMap) -> Validators {
     Validators {
         etag: text(headers, header::ETAG),
         last_modified: text(headers, header::LAST_MODIFIED),
+    }
+}
+
+/// The digest that a registry says a content has.
+pub(crate) fn digest(headers: &HeaderMap) -> Option<ContentDigest> {
+    let digest = headers.get("docker-content-digest")?;
+    digest.to_str().ok()?.parse().ok()
+}
+
+/// Bytes of the whole content, by the head of an answer to a HEAD or to a GET of a part.
+pub(crate) fn whole_length(headers: &HeaderMap) -> Option<u64> {
+    match text(headers, header::CONTENT_RANGE) {
+        Some(range) => parse_content_range(&range)?.length,
+        None => content_length(headers),
     }
 }
 

@@ -319,7 +319,7 @@ async fn redirects_that_lead_nowhere_end() {
 async fn a_check_asks_without_reading() {
     let ok = Server::new([Answer::new("200 OK\nContent-Length: 500", "")]).await;
     let headers = http::HeaderMap::new();
-    client().check(&ok.url("/f"), &headers).await.unwrap();
+    client().check(&ok.url("/f"), &headers, true).await.unwrap();
     assert!(ok.requests()[0].starts_with("head "));
 
     let no_head = Server::new([
@@ -330,20 +330,23 @@ async fn a_check_asks_without_reading() {
         ),
     ])
     .await;
-    client().check(&no_head.url("/f"), &headers).await.unwrap();
+    client()
+        .check(&no_head.url("/f"), &headers, true)
+        .await
+        .unwrap();
     assert!(no_head.requests()[1].starts_with("get "));
     assert!(no_head.requests()[1].contains("range: bytes=0-0\r\n"));
 
     let denied = Server::new([Answer::new("403 Forbidden\nContent-Length: 0", "")]).await;
     let error = client()
-        .check(&denied.url("/f"), &headers)
+        .check(&denied.url("/f"), &headers, true)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
 
     let signed = Server::new([Answer::new("200 OK\nContent-Length: 1", "x")]).await;
     client()
-        .check(&signed.url("/f?X-Amz-Signature=1"), &headers)
+        .check(&signed.url("/f?X-Amz-Signature=1"), &headers, true)
         .await
         .unwrap();
     assert!(signed.requests()[0].starts_with("get "));

@@ -168,7 +168,7 @@ async fn a_password_is_given_when_asked_for_and_then_at_once() {
     assert_eq!(given, [None, Some(BASIC.to_owned())]);
 
     let none = HeaderMap::new();
-    client.check(&server.url("/b"), &none).await.unwrap();
+    client.check(&server.url("/b"), &none, true).await.unwrap();
     let seen = server.take();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].authorization.as_deref(), Some(BASIC));
@@ -299,7 +299,7 @@ async fn what_a_client_says_of_itself_stays_alone() {
     let client = server.client();
     let error = client.get(request.clone()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
-    let error = client.check(&request.url, &request.headers).await;
+    let error = client.check(&request.url, &request.headers, true).await;
     assert_eq!(error.unwrap_err().kind(), Kind::Denied);
     for seen in server.take() {
         assert_eq!(seen.authorization.as_deref(), Some("Bearer theirs"));

@@ -90,11 +90,7 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
     let Refused { error, answer } = refused;
     tracing::debug!(%error, "no content for a client");
     if error.kind() == Kind::RangeNotSatisfiable
-        && let Some(length) = context
-            .node
-            .known(&asked)
-            .await
-            .and_then(|meta| meta.length)
+        && let Some(length) = context.node.known(&asked).and_then(|meta| meta.length)
     {
         let mut reply = reply::failure(&error);
         let range = format!("bytes */{length}").try_into();
@@ -124,7 +120,7 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
 async fn head(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
     // A range means something to GET alone.
     asked.range = None;
-    let Some(meta) = context.node.known(&asked).await else {
+    let Some(meta) = context.node.known(&asked) else {
         return pass(context, parts, None, &asked.url).await;
     };
     let mut reply = Response::new(ReplyBody::default());

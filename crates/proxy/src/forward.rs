@@ -45,8 +45,17 @@ pub(crate) async fn pass(
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = parts.headers;
-    match context.node.origin().forward(request).await {
-        Ok(answer) => answer.map(Into::into),
+    let (node, asked) = (&context.node, request.headers().clone());
+    let is_safe = request.method().is_safe();
+    match node.origin().forward(request).await {
+        Ok(answer) => {
+            let status = answer.status();
+            node.witness(url, &asked, status, answer.headers());
+            if !is_safe && (status.is_success() || status.is_redirection()) {
+                node.changed(url);
+            }
+            answer.map(Into::into)
+        }
         Err(error) => reply::failure(&error),
     }
 }

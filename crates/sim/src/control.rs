@@ -2,7 +2,7 @@
 
 use pantala_core::{
     ContentMeta, PieceIndex,
-    control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, Resume, ToPeer},
+    control::{FromPeer, Hello, Known, KnownResource, Learned, PeerAddr, Register, Resume, ToPeer},
 };
 use pantala_swarm::Event as SwarmEvent;
 use pantala_window::Event;
@@ -108,7 +108,7 @@ impl World {
             key: self.tasks[task].key,
             shown: String::new(),
             start: range.map_or(0, |range| range.0),
-            private: false,
+            content: None,
         };
         self.report_to_swarm(host, FromPeer::Register(register));
         if self.seats[s as usize].picker.is_some() {
@@ -290,6 +290,10 @@ impl World {
         let resume = Resume {
             key: task.key,
             task: task.id,
+            resources: vec![KnownResource {
+                key: task.key,
+                meta: meta.clone(),
+            }],
             meta,
             held: seat.held.runs(),
             digests: seat

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use pantala_core::{Geometry, PeerId, ResourceKey, TaskId};
+use pantala_core::{Class, Geometry, PeerId, ResourceKey, TaskId};
 use pantala_swarm::{Event as SwarmEvent, Swarm};
 
 use crate::{
@@ -97,7 +97,7 @@ pub(crate) fn index_of_task(id: TaskId) -> u32 {
 impl Content {
     fn new(number: u32, size: u64) -> Self {
         let url = format!("http://origin.example/content/{number}");
-        let key = ResourceKey::of_url(&url, None, b"");
+        let key = ResourceKey::of_url(&url, b"", Class::Anonymous);
         let name = TaskId::of_content(&key, &Default::default(), Some(size), 0);
         let mut name = *name.as_bytes();
         name[28..].copy_from_slice(&number.to_be_bytes());

@@ -118,7 +118,7 @@ fn register(key: ResourceKey) -> FromPeer {
         key,
         shown: String::new(),
         start: 0,
-        private: false,
+        content: None,
     })
 }
 

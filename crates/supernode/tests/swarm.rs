@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use pantala_core::{
-    ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    Class, ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
     control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, RoundTrip, ToPeer},
 };
 use pantala_supernode::{Supernode, SupernodeConfig};
@@ -97,7 +97,7 @@ fn addr(id: u8) -> PeerAddr {
 }
 
 fn key() -> ResourceKey {
-    ResourceKey::from_bytes([1; 32])
+    ResourceKey::of_url("http://origin.example/f", b"", Class::Anonymous)
 }
 
 fn task() -> TaskId {
@@ -109,7 +109,7 @@ fn register() -> FromPeer {
         key: key(),
         shown: "http://origin.example/f".to_owned(),
         start: 0,
-        private: false,
+        content: None,
     })
 }
 
@@ -162,6 +162,7 @@ async fn the_second_peer_is_sent_to_the_first() {
     // What is left of its freshness is counted from when the first learned it.
     let mut told = known.meta.clone();
     let left = told.fresh_for.take();
+    told.age = std::time::Duration::ZERO;
     assert!(left.is_some_and(|left| left <= std::time::Duration::from_secs(10)));
     assert_eq!((known.task, &told), (task(), &meta));
     let parents = known.parents;
@@ -307,7 +308,7 @@ async fn data_centres_are_found_from_what_peers_measure() {
             key,
             shown: String::new(),
             start: 0,
-            private: false,
+            content: None,
         }));
         loop {
             match peer.message().await {

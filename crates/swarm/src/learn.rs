@@ -3,12 +3,12 @@
 use std::{collections::VecDeque, time::Duration};
 
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, ResourceKey, TaskId, Who,
-    control::{Learned, Register, ToPeer},
+    Class, ContentMeta, Error, Kind, PeerId, ResourceKey, TaskId, Who,
+    control::{KnownResource, Learned, Register, ToPeer},
 };
 
 use crate::{
-    resource::{Learning, Resource, Waiting},
+    resource::{Learning, Resource, Standing, Waiting},
     swarm::Swarm,
     task::Task,
 };
@@ -31,14 +31,10 @@ impl Swarm {
         let Register {
             key,
             start,
-            private,
+            content,
             ..
         } = register;
-        let waiting = Waiting {
-            peer,
-            start,
-            private,
-        };
+        let waiting = Waiting { peer, start };
         match self.resources.get_mut(&key) {
             Some(Resource::Learning(learning)) => {
                 let waits = self.peers.get(&peer).map(|peer| &peer.learning);
@@ -53,15 +49,43 @@ impl Swarm {
             Some(Resource::Unshareable { until }) if self.now < *until => {
                 self.send(peer, ToPeer::Direct { key });
             }
-            Some(&mut Resource::Known { task, fresh_until }) if self.tasks.contains_key(&task) => {
-                if self.now < fresh_until {
+            Some(Resource::Known(standing)) if self.tasks.contains_key(&standing.task) => {
+                if standing.is_fresh(self.now) {
+                    let task = standing.task;
                     self.admit(&waiting, key, task);
                 } else {
-                    self.learn(key, waiting, Some(task), VecDeque::new());
+                    let stale = (standing.task, standing.meta(self.now));
+                    self.learn(key, waiting, Some(stale), VecDeque::new());
                 }
             }
-            _ => self.learn(key, waiting, None, VecDeque::new()),
+            _ => {
+                let stale = self.candidate(key, content);
+                self.learn(key, waiting, stale, VecDeque::new());
+            }
         }
+    }
+
+    /// A content that may be what stands behind a resource of which nothing is known: the one that
+    /// has the name which the resource has too, or what stands there for the other class of
+    /// requests. Only the origin knows.
+    fn candidate(
+        &self,
+        key: ResourceKey,
+        content: Option<TaskId>,
+    ) -> Option<(TaskId, ContentMeta)> {
+        if let Some(id) = content {
+            return Some((id, self.tasks.get(&id)?.meta.clone()));
+        }
+        let other = key.of_class(match key.class() {
+            Class::Anonymous => Class::Credentialed,
+            Class::Credentialed => Class::Anonymous,
+        });
+        let Some(Resource::Known(standing)) = self.resources.get(&other) else {
+            return None;
+        };
+        let meta = standing.meta(self.now);
+        let can_be_asked = meta.validators.strong_etag().is_some();
+        (can_be_asked && self.tasks.contains_key(&standing.task)).then_some((standing.task, meta))
     }
 
     pub(crate) fn is_learning(&mut self, peer: PeerId, key: ResourceKey) {
@@ -70,22 +94,22 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn learn(
+    /// Has one peer ask the origin, while the others wait. It goes on until that peer answers or is
+    /// gone: an origin that is only slow is not asked again.
+    fn learn(
         &mut self,
         key: ResourceKey,
         holder: Waiting,
-        stale: Option<TaskId>,
+        stale: Option<(TaskId, ContentMeta)>,
         waiting: VecDeque<Waiting>,
     ) {
-        let known = stale.and_then(|id| Some((id, self.tasks.get(&id)?.meta.clone())));
         self.is_learning(holder.peer, key);
-        self.send(holder.peer, ToPeer::Learn { key, stale: known });
         let learning = Learning {
-            holder,
-            since: self.now,
-            stale,
+            stale: stale.as_ref().map(|(task, _)| *task),
             waiting,
+            holder: holder.clone(),
         };
+        self.send(holder.peer, ToPeer::Learn { key, stale });
         self.resources.insert(key, Resource::Learning(learning));
     }
 
@@ -104,19 +128,48 @@ impl Swarm {
         let mut out = Vec::new();
         let position = found.piece_at(reader.start);
         found.join(addr, &place, position, &self.config, self.now, &mut out);
-        let mut known = found.known(addr.id);
-        // Counted from now: what one peer learned is no fresher at another.
-        if let Some(Resource::Known { fresh_until, .. }) = self.resources.get(&key) {
-            known.meta.fresh_for = Some(fresh_until.since(self.now));
+        let known = self.known_as(key, task, addr.id);
+        if let Some(known) = known {
+            self.send(addr.id, ToPeer::Known { key, known });
         }
-        self.send(addr.id, ToPeer::Known { key, known });
         self.outputs.extend(out);
     }
 
+    /// What a peer must know of a task that it found behind a resource: the content's own facts, and
+    /// what that very resource answers.
+    pub(crate) fn known_as(
+        &self,
+        key: ResourceKey,
+        task: TaskId,
+        peer: PeerId,
+    ) -> Option<pantala_core::control::Known> {
+        let found = self.tasks.get(&task)?;
+        let mut known = found.known(peer);
+        match self.resources.get(&key) {
+            Some(Resource::Known(standing)) if standing.task == task => {
+                known.meta = ContentMeta {
+                    length: found.meta.length,
+                    ..standing.meta(self.now)
+                };
+            }
+            // It is only the content: nobody may take it for what stands there now.
+            _ => known.meta.fresh_for = Some(Duration::ZERO),
+        }
+        Some(known)
+    }
+
     pub(crate) fn learned(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
-        let learning = match self.resources.remove(&key) {
-            Some(Resource::Learning(learning)) if learning.holder.peer == peer => learning,
-            // Somebody else has learned it meanwhile: what this peer found is a task of its own.
+        self.forget_learning(peer, key);
+        let (holder, waiting, stale) = match self.resources.remove(&key) {
+            Some(Resource::Learning(learning)) if learning.holder.peer == peer => {
+                (learning.holder, learning.waiting, learning.stale)
+            }
+            // Another peer asks by now, because this one seemed to be gone: a good answer is as good
+            // for all who wait, and the other goes on by itself.
+            Some(Resource::Learning(learning)) if self.is_answer(peer, &learned) => {
+                let holder = Waiting { peer, start: 0 };
+                (holder, learning.waiting, None)
+            }
             other => {
                 if let Some(other) = other {
                     self.resources.insert(key, other);
@@ -125,31 +178,20 @@ impl Swarm {
                 return;
             }
         };
-        let Learning {
-            holder,
-            stale,
-            waiting,
-            ..
-        } = learning;
-        if let Some(found) = self.peers.get_mut(&peer) {
-            found.learning.remove(&key);
-        }
-        match (learned, stale) {
-            (Learned::Content { task, meta }, _) => {
+        match learned {
+            Learned::Content { task, meta } => {
                 self.know(key, task, meta);
                 self.admit_learner(&holder, key, task);
-                waiting
-                    .iter()
-                    .for_each(|reader| self.admit(reader, key, task));
+                self.admit_all(&waiting, key, task);
             }
-            (Learned::Unchanged { meta }, Some(task)) => {
+            Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
                 self.know(key, task, meta);
                 self.admit(&holder, key, task);
-                waiting
-                    .iter()
-                    .for_each(|reader| self.admit(reader, key, task));
+                self.admit_all(&waiting, key, task);
             }
-            (Learned::Unshareable, _) => {
+            // What was unchanged is forgotten meanwhile: as if nothing had been known.
+            Learned::Unchanged { .. } => self.learn(key, holder, None, waiting),
+            Learned::Unshareable => {
                 let until = self.now + UNSHAREABLE;
                 self.resources.insert(key, Resource::Unshareable { until });
                 for reader in waiting {
@@ -157,30 +199,56 @@ impl Swarm {
                     self.send(reader.peer, ToPeer::Direct { key });
                 }
             }
-            (Learned::Failed { error }, stale) => self.refuse(key, &holder, stale, waiting, &error),
-            (Learned::Unchanged { .. }, None) => {
-                // Nothing was there to be unchanged: a peer's defect; the next one learns.
-                self.next_learner(key, None, waiting);
-            }
+            Learned::Failed { error } => self.refuse(key, stale, waiting, &error),
         }
     }
 
-    pub(crate) fn learned_late(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
-        let Learned::Content { task, meta } = learned else {
-            return;
-        };
+    /// Whether it says what stands behind a resource, so that others can be answered with it.
+    fn is_answer(&self, peer: PeerId, learned: &Learned) -> bool {
+        match learned {
+            Learned::Content { .. } => !self.is_full(peer),
+            Learned::Unchanged { task, .. } => self.tasks.contains_key(task),
+            Learned::Unshareable | Learned::Failed { .. } => false,
+        }
+    }
+
+    fn admit_all(&mut self, waiting: &VecDeque<Waiting>, key: ResourceKey, task: TaskId) {
+        for reader in waiting {
+            self.admit(reader, key, task);
+        }
+    }
+
+    /// Nobody waits for this answer any more but the reader of the peer that gives it.
+    fn learned_late(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
         if self.is_full(peer) {
             return;
         }
-        if !self.tasks.contains_key(&task) {
-            self.know(key, task, meta);
+        let reader = Waiting { peer, start: 0 };
+        match learned {
+            Learned::Content { task, meta } => {
+                if !self.tasks.contains_key(&task) {
+                    let known = Task::new(task, meta.clone(), &self.config);
+                    self.tasks.insert(task, known);
+                }
+                self.offered(key, task, meta);
+                self.admit_learner(&reader, key, task);
+            }
+            Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
+                self.offered(key, task, meta);
+                self.admit(&reader, key, task);
+            }
+            // Its reader waits for a word.
+            Learned::Unchanged { .. } => self.register(
+                peer,
+                Register {
+                    key,
+                    shown: String::new(),
+                    start: 0,
+                    content: None,
+                },
+            ),
+            Learned::Unshareable | Learned::Failed { .. } => {}
         }
-        let reader = Waiting {
-            peer,
-            start: 0,
-            private: false,
-        };
-        self.admit_learner(&reader, key, task);
     }
 
     pub(crate) fn admit_learner(&mut self, holder: &Waiting, key: ResourceKey, task: TaskId) {
@@ -192,64 +260,86 @@ impl Swarm {
         });
     }
 
-    pub(crate) fn know(&mut self, key: ResourceKey, task: TaskId, meta: ContentMeta) {
-        let fresh_for = meta.fresh_for.unwrap_or(self.config.fresh_for);
-        let fresh_until = self.now + fresh_for;
-        let known = self
-            .tasks
+    /// The origin has just said that this content stands behind the resource.
+    fn know(&mut self, key: ResourceKey, task: TaskId, mut meta: ContentMeta) {
+        meta.private = key.class() == Class::Credentialed;
+        self.tasks
             .entry(task)
             .or_insert_with(|| Task::new(task, meta.clone(), &self.config));
-        known.meta.fresh_for = meta.fresh_for;
-        known.meta.private |= meta.private;
-        self.resources
-            .insert(key, Resource::Known { task, fresh_until });
+        let standing = Standing::new(task, meta, self.config.fresh_for, self.now);
+        self.resources.insert(key, Resource::Known(standing));
     }
 
-    /// The origin refused who asked for all. Who waits without credentials of its own is told the
-    /// same; the first that has some asks for itself.
-    pub(crate) fn refuse(
+    /// A peer says what stood behind a resource a while ago. The youngest answer counts; who waits
+    /// for one need not wait on.
+    fn offered(&mut self, key: ResourceKey, task: TaskId, meta: ContentMeta) {
+        match self.resources.get_mut(&key) {
+            None => self.know(key, task, meta),
+            Some(Resource::Known(standing)) => {
+                if meta.age < standing.age(self.now) {
+                    self.know(key, task, meta);
+                }
+            }
+            Some(Resource::Learning(learning)) => {
+                if meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero()) {
+                    return;
+                }
+                // Who asks the origin goes on by itself.
+                let waiting = std::mem::take(&mut learning.waiting);
+                self.know(key, task, meta);
+                self.admit_all(&waiting, key, task);
+            }
+            Some(Resource::Unshareable { .. }) => {}
+        }
+    }
+
+    /// A peer that comes back says what a task stands behind, as far as it knows.
+    pub(crate) fn resumed(&mut self, task: TaskId, resources: Vec<KnownResource>) {
+        for KnownResource { key, meta } in resources {
+            self.offered(key, task, meta);
+        }
+    }
+
+    /// The origin refused or failed the peer that asked for all. What holds for the others is passed
+    /// on to them; else the first of them asks for itself.
+    fn refuse(
         &mut self,
         key: ResourceKey,
-        holder: &Waiting,
         stale: Option<TaskId>,
         waiting: VecDeque<Waiting>,
         error: &Error,
     ) {
         // Only what the origin itself said holds for others: not this peer's way to it, nor that
-        // this peer's reader went away.
-        let said = matches!(
-            error.kind(),
-            Kind::Denied | Kind::NotFound | Kind::Status(_)
-        );
-        let holds = said && error.who() == Who::Origin && !holder.private;
-        let (refused, others): (VecDeque<_>, VecDeque<_>) = waiting
-            .into_iter()
-            .partition(|reader| holds && !reader.private);
-        for reader in refused {
-            self.forget_learning(reader.peer, key);
-            self.send(
-                reader.peer,
-                ToPeer::Refused {
-                    key,
-                    error: error.clone(),
-                },
-            );
+        // this peer's reader went away. Of credentials it says something only to their owner.
+        let holds = match error.kind() {
+            Kind::Denied | Kind::NotFound => key.class() == Class::Anonymous,
+            Kind::Status(_) | Kind::Timeout => true,
+            _ => false,
+        };
+        if !holds || error.who() != Who::Origin {
+            self.next_learner(key, stale, waiting);
+            return;
         }
-        self.next_learner(key, stale, others);
+        for reader in waiting {
+            self.forget_learning(reader.peer, key);
+            let error = error.clone();
+            self.send(reader.peer, ToPeer::Refused { key, error });
+        }
     }
 
-    pub(crate) fn next_learner(
+    fn next_learner(
         &mut self,
         key: ResourceKey,
         stale: Option<TaskId>,
         mut waiting: VecDeque<Waiting>,
     ) {
         if let Some(next) = waiting.pop_front() {
+            let stale = stale.and_then(|id| Some((id, self.tasks.get(&id)?.meta.clone())));
             self.learn(key, next, stale, waiting);
         }
     }
 
-    pub(crate) fn forget_learning(&mut self, peer: PeerId, key: ResourceKey) {
+    fn forget_learning(&mut self, peer: PeerId, key: ResourceKey) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.learning.remove(&key);
         }

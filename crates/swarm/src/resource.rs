@@ -1,23 +1,35 @@
-use std::collections::VecDeque;
+//! What is known of resources: which content stands behind a URL for one class of requests, what the
+//! answer says, and how old that is. Nothing is decided here about the content's pieces.
 
-use pantala_core::{PeerId, TaskId, Time};
+use std::{collections::VecDeque, time::Duration};
 
-/// What is known of a resource: a URL, or a content's own digest.
+use pantala_core::{ContentMeta, PeerId, TaskId, Time};
+
+/// What is known of a resource: one URL for one class of requests.
 #[derive(Debug)]
 pub(crate) enum Resource {
     /// One peer asks the origin; the others wait for what it learns.
     Learning(Learning),
-    /// The content behind it, fresh until then.
-    Known { task: TaskId, fresh_until: Time },
+    /// The content behind it.
+    Known(Standing),
     /// Not shared until then: each reader's request is its own.
     Unshareable { until: Time },
+}
+
+/// The content that stands behind a resource, and the answer that said so.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub task: TaskId,
+    /// The answer; its age and freshness count from `at`.
+    meta: Box<ContentMeta>,
+    at: Time,
+    fresh_for: Duration,
 }
 
 #[derive(Debug)]
 pub(crate) struct Learning {
     pub holder: Waiting,
-    pub since: Time,
-    /// The content known before, if it is asked whether that is unchanged.
+    /// The content that may be what stands there, if it is asked whether it does.
     pub stale: Option<TaskId>,
     pub waiting: VecDeque<Waiting>,
 }
@@ -27,6 +39,35 @@ pub(crate) struct Learning {
 pub(crate) struct Waiting {
     pub peer: PeerId,
     pub start: u64,
-    /// It brought credentials: the origin's refusal of somebody else is not for it.
-    pub private: bool,
+}
+
+impl Standing {
+    /// An answer that says now what stands there; `fresh_for` is how long it holds where the answer
+    /// does not say.
+    pub fn new(task: TaskId, meta: ContentMeta, fresh_for: Duration, now: Time) -> Self {
+        Self {
+            task,
+            fresh_for: meta.fresh_for.unwrap_or(fresh_for),
+            meta: meta.into(),
+            at: now,
+        }
+    }
+
+    pub fn is_fresh(&self, now: Time) -> bool {
+        now.since(self.at) < self.fresh_for
+    }
+
+    /// How long ago the origin said it.
+    pub fn age(&self, now: Time) -> Duration {
+        self.meta.age.saturating_add(now.since(self.at))
+    }
+
+    /// The answer as it is to be said now.
+    pub fn meta(&self, now: Time) -> ContentMeta {
+        ContentMeta {
+            age: self.age(now),
+            fresh_for: Some(self.fresh_for.saturating_sub(now.since(self.at))),
+            ..ContentMeta::clone(&self.meta)
+        }
+    }
 }

@@ -43,8 +43,6 @@ pub(crate) struct Peer {
 const TICK: Duration = Duration::from_millis(20);
 /// How many places are corrected before other peers are heard again.
 const MOVES: usize = 64;
-/// How many times the lease timeout the first answer of an origin may take.
-const LEARN_PATIENCE: u32 = 10;
 
 impl Swarm {
     /// A supernode that knows nobody.
@@ -343,6 +341,7 @@ impl Swarm {
             key,
             task,
             meta,
+            resources,
             held,
             digests,
             position,
@@ -351,9 +350,10 @@ impl Swarm {
         if self.is_full(peer) {
             return;
         }
-        if !self.tasks.contains_key(&task) {
-            self.know(key, task, meta);
-        }
+        self.tasks
+            .entry(task)
+            .or_insert_with(|| Task::new(task, meta, &self.config));
+        self.resumed(task, resources);
         let Some(found) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -370,8 +370,9 @@ impl Swarm {
         found.resume_digests(peer, digests, self.now, &mut out);
         self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);
-        let known = found.known(peer);
-        self.send(peer, ToPeer::Known { key, known });
+        if let Some(known) = self.known_as(key, task, peer) {
+            self.send(peer, ToPeer::Known { key, known });
+        }
         self.outputs.extend(out);
     }
 
@@ -383,7 +384,9 @@ impl Swarm {
         let Some(gone) = self.tasks.remove(&task) else {
             return;
         };
-        self.resources.retain(|_, resource| !matches!(resource, Resource::Known { task: known, .. } if *known == task));
+        self.resources.retain(
+            |_, resource| !matches!(resource, Resource::Known(standing) if standing.task == task),
+        );
         for member in gone.members() {
             if let Some(peer) = self.peers.get_mut(&member) {
                 peer.tasks.remove(&task);
@@ -406,23 +409,6 @@ impl Swarm {
             debug_assert!(task.check(), "an invariant of {:?} is broken", task.id);
         }
         self.outputs.extend(out);
-        let patience = self.config.lease_timeout * LEARN_PATIENCE;
-        let stalled: Vec<(ResourceKey, PeerId)> = self
-            .resources
-            .iter()
-            .filter_map(|(&key, resource)| match resource {
-                Resource::Learning(learning)
-                    if !learning.waiting.is_empty()
-                        && self.now.since(learning.since) > patience =>
-                {
-                    Some((key, learning.holder.peer))
-                }
-                _ => None,
-            })
-            .collect();
-        for (key, holder) in stalled {
-            self.stop_waiting(holder, key);
-        }
         let (now, forget) = (self.now, self.config.forget_after);
         let old = |task: &Task| {
             task.empty_since
@@ -431,7 +417,7 @@ impl Swarm {
         self.tasks.retain(|_, task| !old(task));
         let tasks = &self.tasks;
         self.resources.retain(|_, resource| match resource {
-            Resource::Known { task, .. } => tasks.contains_key(task),
+            Resource::Known(standing) => tasks.contains_key(&standing.task),
             Resource::Unshareable { until } => now < *until,
             Resource::Learning(_) => true,
         });

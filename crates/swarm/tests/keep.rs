@@ -81,6 +81,7 @@ impl Lab {
                 .into_iter()
                 .collect(),
             digests: Vec::new(),
+            resources: Vec::new(),
             position: PieceIndex::new(0),
             shown: String::new(),
         };

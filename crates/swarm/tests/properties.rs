@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{
     ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
-    control::{FromPeer, Hello, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer, Trouble},
+    control::{
+        FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer,
+        Trouble,
+    },
 };
 use pantala_swarm::{Config, Event, Locality, Shape, Swarm};
 use proptest::prelude::*;
@@ -54,13 +57,16 @@ fn message(what: u8, n: u32) -> FromPeer {
             key: key(n),
             shown: String::new(),
             start: u64::from(n / 7) << 12,
-            private: n.is_multiple_of(5),
+            content: n.is_multiple_of(5).then_some(task),
         }),
         2 => FromPeer::Learned {
             key: key(n),
             learned: match n / 2 % 6 {
                 0 => Learned::Unshareable,
-                1 => Learned::Unchanged { meta: meta(true) },
+                1 => Learned::Unchanged {
+                    task,
+                    meta: meta(true),
+                },
                 more => Learned::Content {
                     task,
                     meta: meta(more > 2),
@@ -125,6 +131,14 @@ fn message(what: u8, n: u32) -> FromPeer {
             key: key(n),
             task,
             meta: meta(true),
+            resources: n
+                .is_multiple_of(3)
+                .then(|| KnownResource {
+                    key: key(n / 2),
+                    meta: meta(n.is_multiple_of(2)),
+                })
+                .into_iter()
+                .collect(),
             held: vec![(piece(n), n % 30)],
             digests: vec![(piece(n), PieceDigest::from_bytes([n as u8 / 2; 32]))],
             position: piece(n / 3),

@@ -79,6 +79,7 @@ impl Lab {
             },
             held: Vec::new(),
             digests: Vec::new(),
+            resources: Vec::new(),
             position: PieceIndex::new(0),
             shown: String::new(),
         };

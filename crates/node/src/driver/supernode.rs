@@ -67,10 +67,6 @@ impl Driver {
         if let Some(length) = known.meta.length {
             self.ended(length);
         }
-        {
-            let mut meta = self.handle.meta.write();
-            meta.private |= known.meta.private;
-        }
         self.vouch(known.digests);
         self.set_parents(known.parents);
     }
@@ -106,6 +102,7 @@ impl Driver {
             key: self.handle.key,
             task: self.handle.id,
             meta: self.meta(),
+            resources: self.resources(),
             held: held.runs(),
             digests: self
                 .digests
@@ -118,6 +115,19 @@ impl Driver {
         self.announcer.forget();
         self.ports.control.send(FromPeer::Resume(resume));
         self.registered = true;
+    }
+
+    /// What the content still stands behind, and what is said there of it. A version that something
+    /// younger took the place of stands behind nothing.
+    fn resources(&self) -> Vec<KnownResource> {
+        let now = std::time::Instant::now();
+        let standing = |key: ResourceKey| {
+            let standing = self.ports.shelf.of_task(&key, self.handle.id)?;
+            let meta = standing.meta(now);
+            Some(KnownResource { key, meta })
+        };
+        let keys = self.handle.resources.lock().clone();
+        keys.into_iter().filter_map(standing).collect()
     }
 
     pub(super) fn meta(&self) -> ContentMeta {

@@ -1,6 +1,9 @@
 //! What the supernode says, and the tasks that come of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pantala_core::{
     Error, Geometry, Kind, ResourceKey, Who,
@@ -64,6 +67,7 @@ impl Node {
             Arc::new(TaskHandle {
                 id: known.task,
                 key,
+                resources: vec![key].into(),
                 shown,
                 meta: known.meta.clone().into(),
                 pieces: ports.store.open(known.task, geometry),
@@ -76,6 +80,7 @@ impl Node {
                 read_ahead: false.into(),
             })
         });
+        handle.found_behind(key);
         if new && let Some(commands) = taken {
             let ranges = known.meta.ranges;
             let piece_size = handle.pieces.geometry().piece_size();
@@ -160,8 +165,8 @@ impl Node {
                 // The driver must be there before what follows: leases, digests.
                 let handle = self.task(*key, known, String::new());
                 // To who has just learned it, too: the next reader here need not ask.
-                let fresh_for = known.meta.fresh_for.unwrap_or(Duration::ZERO);
-                self.remember(*key, known.task, fresh_for);
+                let shelf = &self.inner.ports.shelf;
+                shelf.put(*key, known.task, known.meta.clone(), Instant::now());
                 let _ = handle.commands.send(Command::Known(known.clone())).await;
                 self.inner.registrations.answer(&message);
                 return;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pantala_core::{
-    ByteRange, ContentMeta, Error, Kind, ResourceKey, Result, TaskId, Who,
+    ByteRange, Class, ContentDigest, ContentMeta, Error, Kind, ResourceKey, Result, TaskId, Who,
     control::{FromPeer, Known, Learned, Register},
     display_url,
 };
@@ -14,15 +14,17 @@ use pantala_origin::{Harmless, OriginRequest, OriginResponse, Refused, Revalidat
 use pantala_store::Charge;
 use pantala_window::Config as WindowConfig;
 use tokio::task::JoinHandle;
+use url::Url;
 
 use super::{
-    Content, ContentRequest, Node, Opened, REMEMBERED, Range, heard::Contact, request::bounds,
+    Content, ContentRequest, Node, Opened, Range, admission::is_evidence, heard::Contact,
+    request::bounds,
 };
 use crate::{
     direct::Direct,
     error, key,
     readers::{OriginSource, Reader},
-    registration::{ANSWER_TIMEOUT, Answer},
+    registration::Answer,
     run::ORIGIN_BUFFER,
     stream::{Counted, StreamIo, StreamSetup},
     task::{Command, TaskHandle},
@@ -81,40 +83,22 @@ impl Node {
             return Ok(self.admitted(content?, request).await?);
         }
         if self.inner.ports.control.control.is_none() {
-            return self.learn(key, None, request, opened).await;
+            return self.learn(key, self.kept(&key), request, opened).await;
         }
         let mut contact = self.inner.ports.control.contact.clone();
         let known_before = *contact.borrow() == Contact::Made;
         // A refused connection is known at once; only silence takes this long.
         let made = contact.wait_for(|contact| *contact != Contact::Pending);
         let _ = tokio::time::timeout(FIRST_CONTACT, made).await;
-        let told = self.inner.registrations.wait(key);
-        let register = FromPeer::Register(Register {
-            key,
-            shown: display_url(request.url.as_str()),
-            start: request.range.map_or(0, |range| range.start_hint()),
-            private: !self.harmless().is_anonymous(&request.url, &request.headers),
-        });
-        let answer = if self.inner.ports.control.send(register) {
-            match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) | Err(_) => Answer::Lost,
-            }
-        } else {
-            Answer::Lost
-        };
-        match answer {
+        match self.ask_supernode(key, &request).await {
             Answer::Known(known) => {
-                let content = self.attach(known.task, &request, &opened, false)?;
+                let content = self.attach(known.task, known.meta, &request, &opened, false)?;
                 Ok(self.admitted(content, request).await?)
             }
             Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error.into()),
             Answer::Lost => {
-                if let Some(content) = self.open_anyway(key, &request, &opened) {
-                    return Ok(self.admitted(content?, request).await?);
-                }
                 if known_before {
                     // A thousand peers may lose the same supernode at this moment.
                     let pause = WindowConfig::default()
@@ -122,18 +106,65 @@ impl Node {
                         .mul_f64(rand::random_range(0.1..1.0));
                     tokio::time::sleep(pause).await;
                 }
-                self.learn(key, None, request, opened).await
+                self.learn(key, self.kept(&key), request, opened).await
             }
         }
     }
 
-    /// The request headers that play no part in who may read.
-    pub(super) fn harmless(&self) -> &Harmless {
-        self.inner.ports.origin.harmless()
+    /// Registers a reader, and waits for what the supernode says: as long as another peer may be
+    /// waiting for the origin, because asking that again would not make it quicker.
+    async fn ask_supernode(&self, key: ResourceKey, request: &ContentRequest) -> Answer {
+        let told = self.inner.registrations.wait(key);
+        let register = FromPeer::Register(Register {
+            key,
+            shown: display_url(request.url.as_str()),
+            start: request.range.map_or(0, |range| range.start_hint()),
+            content: key::content(request, &self.inner.config.filter_query),
+        });
+        if !self.inner.ports.control.send(register) {
+            return Answer::Lost;
+        }
+        match tokio::time::timeout(self.answer_timeout(), told).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Answer::Lost,
+        }
+    }
+
+    /// The longest a supernode that is there may take to answer: the peer that asks the origin may
+    /// take as long as an origin may, and its successor once more.
+    fn answer_timeout(&self) -> Duration {
+        let origin = &self.inner.config.origin;
+        2 * (origin.connect_timeout + origin.read_timeout)
     }
 
     pub(super) fn key(&self, request: &ContentRequest) -> ResourceKey {
-        key::of(request, &self.inner.config.filter_query)
+        key::of(
+            request,
+            &self.inner.config.filter_query,
+            self.class(request),
+        )
+    }
+
+    /// Whether the origin may answer this request otherwise than anybody's: it carries credentials,
+    /// or is let in by those of this host.
+    fn class(&self, request: &ContentRequest) -> Class {
+        let origin = &self.inner.ports.origin;
+        let proves_nothing = (self.harmless()).is_anonymous(&request.url, &request.headers);
+        if proves_nothing && !origin.lets_us_in(&request.url) {
+            Class::Anonymous
+        } else {
+            Class::Credentialed
+        }
+    }
+
+    /// What stands behind a URL has been changed: what is known of it holds no more (RFC 9111, 4.4).
+    pub fn changed(&self, url: &Url) {
+        let key = key::of_url(url, &self.inner.config.filter_query);
+        self.inner.ports.shelf.forget_url(&key);
+    }
+
+    pub(super) fn harmless(&self) -> &Harmless {
+        self.inner.ports.origin.harmless()
     }
 
     fn open_fresh(
@@ -142,42 +173,27 @@ impl Node {
         request: &ContentRequest,
         opened: &Arrival,
     ) -> Option<Result<Content>> {
-        let task = self.fresh(key)?;
-        Some(self.attach(task.id, request, opened, false))
+        let now = Instant::now();
+        let standing = self.inner.ports.shelf.fresh(&key, now)?;
+        self.inner.ports.tasks.get(&standing.task)?;
+        Some(self.attach(standing.task, standing.meta(now), request, opened, false))
     }
 
-    /// The task that is fresh here under a key.
-    pub(super) fn fresh(&self, key: ResourceKey) -> Option<Arc<TaskHandle>> {
-        let (task, until) = self.inner.fresh.lock().get(&key).copied()?;
-        if Instant::now() >= until {
-            return None;
-        }
-        self.inner.ports.tasks.get(&task)
-    }
-
-    /// Without a supernode what is here is better than asking the origin again.
-    fn open_anyway(
-        &self,
-        key: ResourceKey,
-        request: &ContentRequest,
-        opened: &Arrival,
-    ) -> Option<Result<Content>> {
-        let task = self
-            .inner
-            .ports
-            .tasks
-            .all()
-            .into_iter()
-            .find(|task| task.key == key)?;
-        Some(self.attach(task.id, request, opened, false))
+    /// What stood behind a resource when it was last heard of, where its content is still here. The
+    /// origin has to say whether it still does.
+    fn kept(&self, key: &ResourceKey) -> Option<Stale> {
+        let standing = self.inner.ports.shelf.last(key)?;
+        self.inner.ports.tasks.get(&standing.task)?;
+        let meta = standing.meta(Instant::now());
+        Some((standing.task, Box::new(meta)))
     }
 
     /// Asks the origin itself, and goes on with that very transfer as the first source lease.
-    /// `stale`: what was known before, which may be unchanged.
+    /// `stale`: what may stand there, unchanged.
     async fn learn(
         &self,
         key: ResourceKey,
-        stale: Option<Box<ContentMeta>>,
+        stale: Option<Stale>,
         request: ContentRequest,
         opened: Arrival,
     ) -> Result<Opened, Refused> {
@@ -196,58 +212,91 @@ impl Node {
     async fn learn_now(
         &self,
         key: ResourceKey,
-        stale: Option<Box<ContentMeta>>,
+        stale: Option<Stale>,
         request: ContentRequest,
         opened: Arrival,
     ) -> Result<Opened, Refused> {
-        let say = |learned| {
-            self.inner
-                .ports
-                .control
-                .send(FromPeer::Learned { key, learned })
-        };
+        let owed = Owed::new(self, key);
         if self.is_crowded() {
             let what = "this peer has more readers than its memory has pieces for";
             let error = Error::new(Who::Us, Kind::NoMemory, what);
-            say(Learned::Failed { error });
+            owed.say(Learned::Failed { error });
             return self.direct(request).await;
         }
-        let response = match self.first_get(&request, stale.as_deref()).await {
-            Ok(Revalidation::Sent(response)) => *response,
-            Ok(Revalidation::Unchanged { fresh_for }) => {
-                let mut meta = *stale.unwrap_or_default();
-                meta.fresh_for = fresh_for;
-                let told = self.inner.registrations.wait(key);
-                say(Learned::Unchanged { meta });
-                return match tokio::time::timeout(ANSWER_TIMEOUT, told).await {
-                    Ok(Ok(Answer::Known(known))) => Ok(Opened::Content(
-                        self.attach(known.task, &request, &opened, true)?,
-                    )),
-                    // The supernode forgot it, or is gone: as if nothing had been known.
-                    _ => Box::pin(self.learn_now(key, None, request, opened)).await,
+        let response = match self.first_get(&request, stale.as_ref()).await {
+            Ok(First::Sent(response)) => *response,
+            Ok(First::Unchanged(task, meta)) => {
+                return match self.unchanged(owed, task, *meta, &request, &opened).await? {
+                    Some(content) => Ok(Opened::Content(content)),
+                    // Everybody forgot it meanwhile: as if nothing had been known.
+                    None => Box::pin(self.learn_now(key, None, request, opened)).await,
                 };
             }
             Err(refused) => {
+                self.forget_admission(&request, &refused.error);
                 let error = refused.error.clone();
-                say(Learned::Failed { error });
+                owed.say(Learned::Failed { error });
                 return Err(refused);
             }
         };
-        // What is named by its digest is the same for everybody who may have it.
-        if !is_shareable(&response, &request) {
-            say(Learned::Unshareable);
+        if !self.is_shareable(&response, &request, key.class()) {
+            owed.say(unshareable(&request));
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
                 None => Ok(self.opened_direct(response, &request)),
                 Some(_) => self.direct(request).await,
             };
         }
+        self.begin(owed, response, request, opened).await
+    }
+
+    /// The origin says that a content that is known stands there: lets the reader in. `None` when
+    /// nobody has the content any more.
+    async fn unchanged(
+        &self,
+        owed: Owed<'_>,
+        task: TaskId,
+        meta: ContentMeta,
+        request: &ContentRequest,
+        opened: &Arrival,
+    ) -> Result<Option<Content>> {
+        let key = owed.key;
+        let told = self.inner.registrations.wait(key);
+        self.inner
+            .ports
+            .shelf
+            .put(key, task, meta.clone(), Instant::now());
+        if owed.say(Learned::Unchanged {
+            task,
+            meta: meta.clone(),
+        }) && let Ok(Ok(Answer::Known(known))) =
+            tokio::time::timeout(self.answer_timeout(), told).await
+        {
+            let content = self.attach(known.task, known.meta, request, opened, true)?;
+            return Ok(Some(content));
+        }
+        if self.inner.ports.tasks.get(&task).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.attach(task, meta, request, opened, true)?))
+    }
+
+    /// Begins a content with the transfer that brought what is known of it.
+    async fn begin(
+        &self,
+        owed: Owed<'_>,
+        response: OriginResponse,
+        request: ContentRequest,
+        opened: Arrival,
+    ) -> Result<Opened, Refused> {
+        let key = owed.key;
         let mut meta = response.meta.clone();
-        let task = match &request.digest {
-            Some(digest) => {
+        let task = match key::content(&request, &self.inner.config.filter_query) {
+            Some(task) => {
                 meta.fresh_for = Some(FOR_EVER);
+                // It may be had by whoever the origin would serve, and by nobody unasked.
                 meta.private |= !response.shareable;
-                TaskId::of_digest(digest)
+                task
             }
             None => TaskId::of_content(&key, &meta.validators, meta.length, rand::random()),
         };
@@ -258,12 +307,12 @@ impl Node {
             parents: Default::default(),
         };
         let handle = self.task(key, &known, display_url(request.url.as_str()));
-        // Only a supernode can say for how long others may take it for fresh.
-        if self.inner.ports.control.control.is_none() {
-            self.remember(key, task, meta.fresh_for.unwrap_or(Duration::ZERO));
-        }
-        let content = self.attach(task, &request, &opened, true);
-        say(Learned::Content { task, meta });
+        self.inner
+            .ports
+            .shelf
+            .put(key, task, meta.clone(), Instant::now());
+        let content = self.attach(task, meta.clone(), &request, &opened, true);
+        owed.say(Learned::Content { task, meta });
         if let Ok(content) = &content {
             let start = response.start;
             let first = handle.pieces.geometry().piece_at(content.start);
@@ -299,10 +348,15 @@ impl Node {
     async fn first_get(
         &self,
         request: &ContentRequest,
-        stale: Option<&ContentMeta>,
-    ) -> Result<Revalidation, Refused> {
+        stale: Option<&Stale>,
+    ) -> Result<First, Refused> {
         if !request.origin_allowed {
             return Err(error::nobody_has_it().into());
+        }
+        if let (Some((task, meta)), Some(_)) = (stale, &request.digest)
+            && let Some(meta) = self.is_here_too(request, meta).await?
+        {
+            return Ok(First::Unchanged(*task, meta.into()));
         }
         let range = match request.range {
             Some(Range::Bytes(range)) if !range.is_all() => {
@@ -315,7 +369,7 @@ impl Node {
             }
             _ => ByteRange::ALL,
         };
-        let request = OriginRequest {
+        let asked = OriginRequest {
             url: request.url.clone(),
             headers: request.headers.clone(),
             range,
@@ -324,14 +378,42 @@ impl Node {
         };
         let origin = &self.inner.ports.origin;
         let charge = self.origin_buffer().await;
-        let mut answer = match stale {
-            Some(meta) => origin.revalidate(request, &meta.validators).await?,
-            None => Revalidation::Sent(Box::new(origin.get_or_refusal(request).await?)),
+        let mut response = match stale.filter(|_| request.digest.is_none()) {
+            Some((task, meta)) => match origin.revalidate(asked, &meta.validators).await? {
+                Revalidation::Unchanged { fresh_for } => {
+                    let meta = ContentMeta {
+                        fresh_for,
+                        age: Duration::ZERO,
+                        ..ContentMeta::clone(meta)
+                    };
+                    return Ok(First::Unchanged(*task, meta.into()));
+                }
+                Revalidation::Sent(response) => response,
+            },
+            None => Box::new(origin.get_or_refusal(asked).await?),
         };
-        if let Revalidation::Sent(response) = &mut answer {
-            response.body.hold(charge);
-        }
-        Ok(answer)
+        response.body.hold(charge);
+        Ok(First::Sent(response))
+    }
+
+    /// Asks the origin, without a body, whether a content that is here under its digest stands in
+    /// this place as well. `None` where it does not say so.
+    async fn is_here_too(
+        &self,
+        request: &ContentRequest,
+        meta: &ContentMeta,
+    ) -> Result<Option<ContentMeta>, Refused> {
+        let origin = &self.inner.ports.origin;
+        let served = origin.check(&request.url, &request.headers, request.follow);
+        // Its refusal has words of its own, which only the request itself brings.
+        let Ok(served) = served.await else {
+            return Ok(None);
+        };
+        Ok(is_evidence(&served, meta, request).then(|| ContentMeta {
+            fresh_for: Some(FOR_EVER),
+            age: Duration::ZERO,
+            ..meta.clone()
+        }))
     }
 
     pub(super) async fn direct(&self, request: ContentRequest) -> Result<Opened, Refused> {
@@ -361,10 +443,12 @@ impl Node {
         Opened::Direct(Box::new(direct))
     }
 
-    /// Opens a reader on a task that is here. `learned`: the origin has just served this reader.
+    /// Opens a reader on a task that is here. `meta` is what the resource that it asked for answers;
+    /// `learned`: the origin has just served this reader.
     pub(crate) fn attach(
         &self,
         task: TaskId,
+        mut meta: ContentMeta,
         request: &ContentRequest,
         opened: &Arrival,
         learned: bool,
@@ -376,24 +460,25 @@ impl Node {
         };
         let ports = &self.inner.ports;
         let found = ports.tasks.with(&task, |task| {
-            let (start, end) = bounds(request.range, task.meta.read().length)?;
+            let length = task.meta.read().length;
+            let (start, end) = bounds(request.range, length)?;
             let geometry = task.pieces.geometry();
             let last = end.map(|end| geometry.piece_after(end));
             let reader =
                 task.readers
                     .open(geometry.piece_at(start), last, source, request.background);
-            Ok((task.clone(), reader, start, end))
+            Ok((task.clone(), reader, length, start, end))
         });
         let Some(found) = found else {
             return Err(error::stopping().retryable(true));
         };
-        let (task, reader, start, end): (Arc<TaskHandle>, Arc<Reader>, u64, _) = found?;
-        let meta = task.meta.read().clone();
+        let (task, reader, length, start, end): (Arc<TaskHandle>, Arc<Reader>, _, u64, _) = found?;
+        meta.length = length;
         let admission = (meta.private && !learned)
             .then(|| self.admission(&task, &meta, request))
             .flatten();
         if learned {
-            self.admit_to(task.id, request);
+            self.admit(task.id, request);
         }
         let whole = request.range.is_none() || (start == 0 && end == meta.length);
         let proven = task.proven.load(std::sync::atomic::Ordering::Relaxed);
@@ -424,25 +509,101 @@ impl Node {
         })
     }
 
-    pub(super) fn remember(&self, key: ResourceKey, task: TaskId, fresh_for: Duration) {
-        let mut fresh = self.inner.fresh.lock();
-        let now = Instant::now();
-        if fresh.len() >= REMEMBERED {
-            fresh.retain(|_, (_, until)| *until > now);
+    /// Whether others than who asked may have a response, and would want it.
+    fn is_shareable(
+        &self,
+        response: &OriginResponse,
+        request: &ContentRequest,
+        class: Class,
+    ) -> bool {
+        let meta = &response.meta;
+        if let Some(digest) = &request.digest {
+            return may_be(response, digest);
         }
-        if fresh.len() < REMEMBERED && !fresh_for.is_zero() {
-            fresh.insert(key, (task, now + fresh_for.min(FOR_EVER)));
+        // Nothing would tell what is behind other credentials from this.
+        let untold = meta.private && meta.validators.strong_etag().is_none();
+        // It was let in by what nobody foresaw: it would be taken for everybody's.
+        let unforeseen = meta.private && class == Class::Anonymous;
+        let page = !request.share_pages && meta.fresh_for.is_none() && is_page(meta);
+        response.shareable && !untold && !unforeseen && !page
+    }
+}
+
+/// What one GET for a content brought.
+enum First {
+    /// A content that is known stands there; with what the answer says of it now.
+    Unchanged(TaskId, Box<ContentMeta>),
+    Sent(Box<OriginResponse>),
+}
+
+/// A content that may stand behind a resource still, and the answer that said so.
+pub(crate) type Stale = (TaskId, Box<ContentMeta>);
+
+/// The word on a resource that is owed to the supernode, because others wait for it. When nothing
+/// was said by the time it is dropped, learning failed here, and another peer tries.
+struct Owed<'a> {
+    node: &'a Node,
+    key: ResourceKey,
+    said: bool,
+}
+
+impl<'a> Owed<'a> {
+    fn new(node: &'a Node, key: ResourceKey) -> Self {
+        let said = false;
+        Self { node, key, said }
+    }
+
+    /// Says it; `false` when there is nobody to say it to.
+    fn say(mut self, learned: Learned) -> bool {
+        self.said = true;
+        self.tell(learned)
+    }
+
+    fn tell(&self, learned: Learned) -> bool {
+        let key = self.key;
+        self.node
+            .inner
+            .ports
+            .control
+            .send(FromPeer::Learned { key, learned })
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if !self.said {
+            let error = Error::new(Who::Us, Kind::Internal, "learning ended without a word");
+            self.tell(Learned::Failed {
+                error: error.retryable(true),
+            });
         }
     }
 }
 
-/// Whether others than who asked may have a response, and would want it.
-fn is_shareable(response: &OriginResponse, request: &ContentRequest) -> bool {
-    let meta = &response.meta;
-    // Nothing would tell what is behind other credentials from this.
-    let untold = meta.private && !meta.validators.vouch_for(&meta.validators);
-    let page = !request.share_pages && meta.fresh_for.is_none() && is_page(meta);
-    request.digest.is_some() || (response.shareable && !untold && !page)
+/// What others are told of an answer that is for one reader alone. A name that is answered with
+/// something else says only that this reader does not get the content.
+fn unshareable(request: &ContentRequest) -> Learned {
+    if request.digest.is_none() {
+        return Learned::Unshareable;
+    }
+    let what = "the origin answers with something else than the content that is named";
+    Learned::Failed {
+        error: Error::new(Who::Origin, Kind::Denied, what),
+    }
+}
+
+/// Whether an answer may be the content with this digest, as far as its head tells: a page that asks
+/// for a password is not.
+fn may_be(response: &OriginResponse, digest: &ContentDigest) -> bool {
+    match response.digest() {
+        Some(said) => said == *digest,
+        None => !response.meta.content_type.as_deref().is_some_and(is_html),
+    }
+}
+
+fn is_html(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/html") || kind.eq_ignore_ascii_case("application/xhtml+xml")
 }
 
 /// Whether a content is more likely a page that a program made for this request than a file.

@@ -1,6 +1,6 @@
 //! Whose request is served first.
 
-use pantala_core::{Geometry, ResourceKey};
+use pantala_core::{Class, Geometry, ResourceKey};
 use pantala_store::{Budget, PieceBuffer, Store};
 use pantala_wire::link::Incoming;
 use parking_lot::Mutex;
@@ -26,7 +26,8 @@ fn server() -> Arc<PeerServer> {
     tasks.get_or_insert(TASK, || {
         Arc::new(TaskHandle {
             id: TASK,
-            key: ResourceKey::of_url("http://origin/file", None, b""),
+            key: ResourceKey::of_url("http://origin/file", b"", Class::Anonymous),
+            resources: Default::default(),
             shown: String::new(),
             meta: Default::default(),
             pieces,

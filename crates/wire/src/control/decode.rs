@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pantala_core::{
     ContentMeta, Error, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
     control::{
-        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        RoundTrip, ToPeer, Trouble,
+        Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
+        Register, Resume, RoundTrip, ToPeer, Trouble,
     },
 };
 use thiserror::Error;
@@ -92,7 +92,10 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 key: id("a key", &m.key)?,
                 shown: m.shown,
                 start: m.start,
-                private: m.private,
+                content: match m.content {
+                    Some(content) => Some(id("a task", &content)?),
+                    None => None,
+                },
             }),
             Kind::Resume(m) => FromPeer::Resume(Resume {
                 key: id("a key", &m.key)?,
@@ -102,6 +105,11 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 digests: digests(m.digests)?,
                 position: PieceIndex::new(m.position),
                 shown: m.shown,
+                resources: m
+                    .resources
+                    .into_iter()
+                    .map(known_resource)
+                    .collect::<Result<_, _>>()?,
             }),
             Kind::Learned(m) => FromPeer::Learned {
                 key: id("a key", &m.key)?,
@@ -385,17 +393,27 @@ fn meta(meta: Option<proto::ContentMeta>) -> Result<ContentMeta, Invalid> {
         content_type: meta.content_type,
         content_encoding: meta.content_encoding,
         headers: meta.headers.into_iter().map(header).collect(),
-        fresh_for: match meta.fresh_for {
-            Some(proto::Duration { nanos, .. }) if nanos >= 1_000_000_000 => {
-                return Err(Invalid::Range {
-                    what: "nanoseconds",
-                    value: nanos.into(),
-                });
-            }
-            Some(proto::Duration { seconds, nanos }) => Some(Duration::new(seconds, nanos)),
-            None => None,
-        },
+        fresh_for: meta.fresh_for.map(duration).transpose()?,
+        age: meta.age.map_or(Ok(Duration::ZERO), duration)?,
         private: meta.private,
+    })
+}
+
+fn duration(duration: proto::Duration) -> Result<Duration, Invalid> {
+    let proto::Duration { seconds, nanos } = duration;
+    if nanos >= 1_000_000_000 {
+        return Err(Invalid::Range {
+            what: "nanoseconds",
+            value: nanos.into(),
+        });
+    }
+    Ok(Duration::new(seconds, nanos))
+}
+
+fn known_resource(resource: proto::KnownResource) -> Result<KnownResource, Invalid> {
+    Ok(KnownResource {
+        key: id("a key", &resource.key)?,
+        meta: meta(resource.meta)?,
     })
 }
 
@@ -416,7 +434,8 @@ fn learned(outcome: proto::learned::Outcome) -> Result<Learned, Invalid> {
             meta: meta(content.meta)?,
         },
         Outcome::Unchanged(unchanged) => Learned::Unchanged {
-            meta: meta(Some(unchanged))?,
+            task: id("a task", &unchanged.task)?,
+            meta: meta(unchanged.meta)?,
         },
         Outcome::Unshareable(proto::Unshareable {}) => Learned::Unshareable,
         Outcome::Failed(failed) => Learned::Failed {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pantala_core::{
     ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Who,
     control::{
-        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        RoundTrip, ToPeer, Trouble,
+        Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
+        Register, Resume, RoundTrip, ToPeer, Trouble,
     },
 };
 
@@ -34,12 +34,12 @@ impl From<FromPeer> for proto::FromPeer {
                 key,
                 shown,
                 start,
-                private,
+                content,
             }) => Kind::Register(proto::Register {
                 key: key_bytes(&key),
                 shown,
                 start,
-                private,
+                content: content.as_ref().map(task_bytes),
             }),
             FromPeer::Resume(value) => Kind::Resume(resume(value)),
             FromPeer::Learned { key, learned } => Kind::Learned(proto::Learned {
@@ -279,11 +279,16 @@ fn meta(meta: ContentMeta) -> proto::ContentMeta {
         content_type: meta.content_type,
         content_encoding: meta.content_encoding,
         headers: meta.headers.into_iter().map(header).collect(),
-        fresh_for: meta.fresh_for.map(|fresh_for| proto::Duration {
-            seconds: fresh_for.as_secs(),
-            nanos: fresh_for.subsec_nanos(),
-        }),
+        fresh_for: meta.fresh_for.map(duration),
+        age: (!meta.age.is_zero()).then(|| duration(meta.age)),
         private: meta.private,
+    }
+}
+
+fn duration(duration: Duration) -> proto::Duration {
+    proto::Duration {
+        seconds: duration.as_secs(),
+        nanos: duration.subsec_nanos(),
     }
 }
 
@@ -303,6 +308,14 @@ fn resume(resume: Resume) -> proto::Resume {
         digests: Some(digests(resume.digests)),
         position: resume.position.get(),
         shown: resume.shown,
+        resources: resume.resources.into_iter().map(known_resource).collect(),
+    }
+}
+
+fn known_resource(resource: KnownResource) -> proto::KnownResource {
+    proto::KnownResource {
+        key: key_bytes(&resource.key),
+        meta: Some(meta(resource.meta)),
     }
 }
 
@@ -310,7 +323,7 @@ fn outcome(learned: Learned) -> proto::learned::Outcome {
     use proto::learned::Outcome;
     match learned {
         Learned::Content { task, meta: value } => Outcome::Content(content(&task, value)),
-        Learned::Unchanged { meta: value } => Outcome::Unchanged(meta(value)),
+        Learned::Unchanged { task, meta: value } => Outcome::Unchanged(content(&task, value)),
         Learned::Unshareable => Outcome::Unshareable(proto::Unshareable {}),
         Learned::Failed { error: value } => Outcome::Failed(error(&value)),
     }

@@ -13,6 +13,8 @@ pub const MAX_PIECES: usize = 1 << 20;
 pub const MAX_LABELS: usize = 64;
 /// Response headers that travel with a content's metadata.
 pub const MAX_HEADERS: usize = 1024;
+/// Resources that one content stands behind.
+pub const MAX_RESOURCES: usize = 64;
 /// Preferred parents, and other parents.
 pub const MAX_PARENTS: usize = 4096;
 /// Peers to which round trips are measured at once.
@@ -57,10 +59,13 @@ impl Bounded for FromPeer {
                 text("bytes of the shown url", &resume.shown)?;
                 list("runs", resume.held.len(), MAX_PIECES)?;
                 list("digests", resume.digests.len(), MAX_PIECES)?;
+                list("resources", resume.resources.len(), MAX_RESOURCES)?;
+                let mut resources = resume.resources.iter();
+                resources.try_for_each(|resource| resource.meta.check())?;
                 resume.meta.check()
             }
             FromPeer::Learned { learned, .. } => match learned {
-                Learned::Content { meta, .. } | Learned::Unchanged { meta } => meta.check(),
+                Learned::Content { meta, .. } | Learned::Unchanged { meta, .. } => meta.check(),
                 Learned::Failed { error } => error.check(),
                 Learned::Unshareable => Ok(()),
             },

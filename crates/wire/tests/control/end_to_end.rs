@@ -141,7 +141,7 @@ async fn a_peer_that_says_too_much_begins_anew() {
             key: pantala_core::ResourceKey::from_bytes([1; 32]),
             shown: "x".repeat(60_000),
             start: n,
-            private: false,
+            content: None,
         })
     };
     let sent = (0..100_000)

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use pantala_core::{
-    ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Validators,
+    Class, ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Validators,
     control::{FromPeer, Hello, Learned, PeerAddr, Register, ToPeer},
 };
 use pantala_e2e::{Content, MIB, Origin, Peers, Script, Supernode};
@@ -85,7 +85,7 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
     };
     let config = ClientConfig::new(vec![supernode.to_string()], hello);
     let (control, mut events) = Control::start(config, CancellationToken::new());
-    let key = ResourceKey::of_url(url, None, b"");
+    let key = ResourceKey::of_url(url, b"", Class::Anonymous);
     let meta = ContentMeta {
         length: Some(content.len()),
         validators: Validators {
@@ -106,7 +106,7 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
                     key,
                     shown,
                     start: 0,
-                    private: false,
+                    content: None,
                 })));
             }
             ControlEvent::Message(ToPeer::Learn { .. }) => {
@@ -134,7 +134,7 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
                     key,
                     shown: url.to_owned(),
                     start: 0,
-                    private: false,
+                    content: None,
                 })));
             }
             ControlEvent::Message(ToPeer::Known { known, .. }) if !known.digests.is_empty() => {

@@ -7,8 +7,8 @@ use pantala_core::{
     ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Turn,
     Validators, Who,
     control::{
-        Copies, FromPeer, Hello, Known, Learned, Parents, PeerAddr, PieceRun, Register, Resume,
-        RoundTrip, ToPeer, Trouble,
+        Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
+        Register, Resume, RoundTrip, ToPeer, Trouble,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -70,28 +70,32 @@ fn texts() -> impl Strategy<Value = Vec<(String, String)>> {
 fn meta() -> impl Strategy<Value = ContentMeta> {
     let text = || option::of(any::<String>());
     let freshness = option::of((any::<u64>(), 0..1_000_000_000u32));
-    let rest = (texts(), freshness, any::<bool>(), any::<bool>());
+    let age = (any::<u64>(), 0..1_000_000_000u32);
+    let rest = (texts(), freshness, age, any::<bool>(), any::<bool>());
     (
         option::of(any::<u64>()),
         [text(), text(), text(), text()],
         rest,
     )
-        .prop_map(|(length, texts, (headers, fresh_for, ranges, private))| {
-            let [etag, last_modified, content_type, content_encoding] = texts;
-            ContentMeta {
-                length,
-                validators: Validators {
-                    etag,
-                    last_modified,
-                },
-                ranges,
-                content_type,
-                content_encoding,
-                headers,
-                fresh_for: fresh_for.map(|(seconds, nanos)| Duration::new(seconds, nanos)),
-                private,
-            }
-        })
+        .prop_map(
+            |(length, texts, (headers, fresh_for, age, ranges, private))| {
+                let [etag, last_modified, content_type, content_encoding] = texts;
+                ContentMeta {
+                    length,
+                    validators: Validators {
+                        etag,
+                        last_modified,
+                    },
+                    ranges,
+                    content_type,
+                    content_encoding,
+                    headers,
+                    fresh_for: fresh_for.map(|(seconds, nanos)| Duration::new(seconds, nanos)),
+                    age: Duration::new(age.0, age.1),
+                    private,
+                }
+            },
+        )
 }
 
 fn error() -> impl Strategy<Value = Error> {
@@ -157,7 +161,7 @@ fn hello() -> impl Strategy<Value = Hello> {
 fn learned() -> impl Strategy<Value = Learned> {
     prop_oneof![
         (task(), meta()).prop_map(|(task, meta)| Learned::Content { task, meta }),
-        meta().prop_map(|meta| Learned::Unchanged { meta }),
+        (task(), meta()).prop_map(|(task, meta)| Learned::Unchanged { task, meta }),
         Just(Learned::Unshareable),
         error().prop_map(|error| Learned::Failed { error }),
     ]
@@ -178,9 +182,10 @@ fn micros(micros: u32) -> Duration {
 }
 
 fn from_peer() -> impl Strategy<Value = FromPeer> {
-    let register = (key(), any::<String>(), any::<u64>(), any::<bool>());
+    let register = (key(), any::<String>(), any::<u64>(), option::of(task()));
+    let resources = vec((key(), meta()), 0..3);
     let resume = (
-        (key(), task(), meta()),
+        (key(), task(), meta(), resources),
         (runs(), digests(), piece(), any::<String>()),
     );
     let have = (task(), runs(), runs(), piece(), any::<u64>(), any::<bool>());
@@ -189,22 +194,28 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
     };
     let trouble = select(vec![Trouble::Slow, Trouble::Gone, corrupt]);
     prop_oneof![
-        register.prop_map(|(key, shown, start, private)| FromPeer::Register(Register {
+        register.prop_map(|(key, shown, start, content)| FromPeer::Register(Register {
             key,
             shown,
             start,
-            private
+            content
         })),
         resume.prop_map(
-            |((key, task, meta), (held, digests, position, shown))| FromPeer::Resume(Resume {
-                key,
-                task,
-                meta,
-                held,
-                digests,
-                position,
-                shown
-            })
+            |((key, task, meta, resources), (held, digests, position, shown))| {
+                FromPeer::Resume(Resume {
+                    key,
+                    task,
+                    meta,
+                    resources: resources
+                        .into_iter()
+                        .map(|(key, meta)| KnownResource { key, meta })
+                        .collect(),
+                    held,
+                    digests,
+                    position,
+                    shown,
+                })
+            }
         ),
         (key(), learned()).prop_map(|(key, learned)| FromPeer::Learned { key, learned }),
         have.prop_map(
@@ -364,7 +375,7 @@ fn lists_have_a_bound() {
             key: ResourceKey::from_bytes([0; 32]),
             shown: "x".repeat(len),
             start: 0,
-            private: false,
+            content: None,
         })
     };
     for (len, fits) in [(MAX_TEXT, true), (MAX_TEXT + 1, false)] {
