@@ -93,6 +93,33 @@ static SERVE_STALE: Flag<Duration> =
         .default_words("never")
         .help("Answer for tags with what they were so long ago, while the registry is down");
 
+static CLIENT_TIMEOUT: Flag<Duration> = Flag::text(
+    "client-timeout",
+    "DURATION",
+    Group::Clients,
+    value::wait,
+)
+.default("5m")
+.help("End the connection of a client that takes nothing of an answer for so long")
+.more(
+    "A client that is merely slow is not ended. What one that stands still leaves in memory is \
+             small, and what it still has to get comes again when it goes on.",
+);
+
+static CONNECTIONS: Flag<usize> = Flag::text(
+    "connections",
+    "N",
+    Group::Clients,
+    value::connections,
+)
+.default_words("by --memory, at most 4096")
+.help("Connections of clients at once; /healthz and /metrics answer beyond that")
+.more(
+    "Who comes when there are so many takes the place of a connection without a request, or gets a \
+             503. One address other than this host's has a quarter of them at most. By `--memory`: \
+             one for each 256 KiB of it, at least 64.",
+);
+
 static SUPERNODE: Flag<HostPort> = shared::SUPERNODE
     .default_words("one inside")
     .help("Supernodes to ask for peers");
@@ -104,7 +131,7 @@ static SUPERNODE_LISTEN: Flag<SocketAddr> =
         .more("No effect with `--supernode`.");
 
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
-    .default("0.0.0.0:65002")
+    .default_words("loopback or all, port 65002")
     .help("Where to serve pieces to peers");
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
@@ -151,6 +178,9 @@ static RETRIES: Flag<u32> = shared::RETRIES;
 static CONFIG: Flag<PathBuf> = shared::CONFIG;
 static LOG: Flag<String> = shared::LOG;
 
+/// The port of the peer server unless the user says otherwise.
+const PEER_PORT: u16 = 65002;
+
 static FLAGS: &[&dyn AnyFlag] = &[
     &LISTEN,
     &MIRROR,
@@ -162,6 +192,8 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &PREFETCH,
     &REMEMBER_AUTH,
     &SERVE_STALE,
+    &CLIENT_TIMEOUT,
+    &CONNECTIONS,
     &SUPERNODE,
     &SUPERNODE_LISTEN,
     &PEER_LISTEN,
@@ -229,6 +261,10 @@ pub struct DfdaemonConfig {
     pub remember_auth: Duration,
     /// How old an answer for a tag may be while the registry is down; zero for none at all.
     pub serve_stale: Duration,
+    /// How long a client may take nothing of an answer, never 0.
+    pub client_timeout: Duration,
+    /// Connections of clients at once, never 0.
+    pub connections: usize,
     /// The supernodes to use; none means one is started inside, at `supernode_listen`.
     pub supernode: Vec<HostPort>,
     /// Where the supernode inside listens.
@@ -312,6 +348,15 @@ fn upstreams(values: &Values) -> Result<Vec<Upstream>, Error> {
     Ok(upstreams)
 }
 
+/// How many connections of clients a memory budget carries: what stalled ones keep of it stays below a
+/// third.
+fn connections(memory: u64) -> usize {
+    const EACH: u64 = 256 << 10;
+    usize::try_from(memory / EACH)
+        .unwrap_or(usize::MAX)
+        .clamp(64, 4096)
+}
+
 impl DfdaemonConfig {
     /// From this process's command line, environment and the file they name.
     ///
@@ -336,6 +381,15 @@ impl DfdaemonConfig {
 
     fn from_values(values: &Values) -> Result<Self, Error> {
         shared::check_window(values, &WINDOW, &MEMORY)?;
+        let memory = values.one(&MEMORY)?;
+        let supernode: Vec<HostPort> = values.list(&SUPERNODE)?;
+        let supernode_listen = values.one(&SUPERNODE_LISTEN)?;
+        let beyond = match supernode.is_empty() {
+            // Peers on other hosts can find the one inside.
+            true => !supernode_listen.ip().to_canonical().is_loopback(),
+            false => !supernode.iter().all(HostPort::is_loopback),
+        };
+        let peer_listen = shared::peer_listen(values, &PEER_LISTEN, &ADVERTISE, beyond, PEER_PORT)?;
         let config = Self {
             listen: values.one(&LISTEN)?,
             mirror: values.maybe(&MIRROR)?,
@@ -351,13 +405,17 @@ impl DfdaemonConfig {
             prefetch: values.one(&PREFETCH)?,
             remember_auth: values.one(&REMEMBER_AUTH)?,
             serve_stale: values.one(&SERVE_STALE)?,
-            supernode: values.list(&SUPERNODE)?,
-            supernode_listen: values.one(&SUPERNODE_LISTEN)?,
-            peer_listen: values.one(&PEER_LISTEN)?,
-            advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN)?,
+            client_timeout: values.one(&CLIENT_TIMEOUT)?,
+            connections: values
+                .maybe(&CONNECTIONS)?
+                .unwrap_or_else(|| connections(memory)),
+            supernode,
+            supernode_listen,
+            peer_listen,
+            advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN, peer_listen)?,
             labels: shared::labels(values, &LABEL)?,
             uploads: values.one(&UPLOADS)?,
-            memory: values.one(&MEMORY)?,
+            memory,
             window: values.one(&WINDOW)?,
             cache: values.one(&CACHE)?,
             upload_rate: values.maybe(&UPLOAD_RATE)?,

@@ -71,7 +71,7 @@ static BACKGROUND: Flag<bool> = Flag::text("background", "", Group::Limits, valu
     .more("For what nobody waits for yet. It stands still for as long as others need the bytes.");
 
 static PEER_LISTEN: Flag<SocketAddr> = shared::PEER_LISTEN
-    .default("0.0.0.0:0")
+    .default_words("loopback or all, any port")
     .help("Where to serve pieces to peers meanwhile");
 
 static ADVERTISE: Flag<SocketAddr> = shared::ADVERTISE;
@@ -271,6 +271,9 @@ impl DfgetConfig {
             Some(output) => output,
             None => Output::File(file_name(&url)?),
         };
+        let supernode = values.list(&SUPERNODE)?;
+        let beyond = supernode.iter().any(|one: &HostPort| !one.is_loopback());
+        let peer_listen = shared::peer_listen(values, &PEER_LISTEN, &ADVERTISE, beyond, 0)?;
         let mut headers = HeaderMap::new();
         for (name, value) in values.list(&HEADER)? {
             headers.append(name, value);
@@ -280,12 +283,12 @@ impl DfgetConfig {
             output,
             digest: values.maybe(&DIGEST)?,
             range: values.maybe(&RANGE)?,
-            supernode: values.list(&SUPERNODE)?,
+            supernode,
             daemon: values.one(&DAEMON)?,
             daemon_addr: values.one(&DAEMON_ADDR)?,
             no_origin: values.on(&NO_ORIGIN)?,
-            peer_listen: values.one(&PEER_LISTEN)?,
-            advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN)?,
+            peer_listen,
+            advertise: shared::advertised(values, &ADVERTISE, &PEER_LISTEN, peer_listen)?,
             labels: shared::labels(values, &LABEL)?,
             uploads: values.one(&UPLOADS)?,
             memory: values.one(&MEMORY)?,

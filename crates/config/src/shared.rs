@@ -1,6 +1,11 @@
 //! The flags that more than one program has. Where defaults differ, the program says its own.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::HeaderName;
 use pantala_core::{Error, Kind, MIN_PIECE, Who, format_size};
@@ -18,8 +23,17 @@ pub const MIN_MEMORY: u64 = 4 << 20;
 pub(crate) const SUPERNODE: Flag<HostPort> =
     Flag::text("supernode", "HOST:PORT,…", Group::Peers, value::host_port).arity(Arity::Commas);
 
-pub(crate) const PEER_LISTEN: Flag<SocketAddr> =
-    Flag::text("peer-listen", "IP:PORT", Group::Peers, value::listen);
+pub(crate) const PEER_LISTEN: Flag<SocketAddr> = Flag::text(
+    "peer-listen",
+    "IP:PORT",
+    Group::Peers,
+    value::listen,
+)
+.more(
+    "The default is 127.0.0.1 while all that is spoken to is on this host: no supernode, one inside that \
+             listens on loopback, or only ones like 127.0.0.1:8002 and localhost:8002. With a \
+             supernode or an `--advertise` beyond loopback it is 0.0.0.0.",
+);
 
 pub(crate) const ADVERTISE: Flag<SocketAddr> = Flag::text(
     "advertise",
@@ -110,13 +124,34 @@ pub(crate) fn clash(what: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(Who::User, Kind::BadInput, what).hint(hint)
 }
 
+/// Where the peer server listens: where it was told to, else on loopback unless peers on other hosts can
+/// hear of this one. `beyond` says whether a supernode is reached, or reachable, beyond this host.
+pub(crate) fn peer_listen(
+    values: &Values,
+    listen: &'static Flag<SocketAddr>,
+    advertise: &'static Flag<SocketAddr>,
+    beyond: bool,
+    port: u16,
+) -> Result<SocketAddr, Error> {
+    if let Some(given) = values.maybe(listen)? {
+        return Ok(given);
+    }
+    let advertised = values.maybe(advertise)?;
+    let advertised = advertised.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
+    let ip = match beyond || advertised {
+        true => Ipv4Addr::UNSPECIFIED,
+        false => Ipv4Addr::LOCALHOST,
+    };
+    Ok(SocketAddr::new(ip.into(), port))
+}
+
 /// The address to advertise, when one was given, with the port it means.
 pub(crate) fn advertised(
     values: &Values,
     advertise: &'static Flag<SocketAddr>,
     listen: &'static Flag<SocketAddr>,
+    peer_listen: SocketAddr,
 ) -> Result<Option<SocketAddr>, Error> {
-    let peer_listen = values.one(listen)?;
     let Some(mut given) = values.maybe(advertise)? else {
         return Ok(None);
     };

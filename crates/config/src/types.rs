@@ -1,6 +1,6 @@
 //! The types of configuration values that no other crate has.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf};
+use std::{fmt, net::IpAddr, num::NonZeroU32, path::PathBuf};
 
 use globset::Glob;
 use pantala_core::{ByteRange, display_url};
@@ -13,6 +13,17 @@ pub struct HostPort {
     pub host: String,
     /// Never 0.
     pub port: u16,
+}
+
+impl HostPort {
+    /// Whether it can only be this host: a loopback address, or the name of it.
+    pub fn is_loopback(&self) -> bool {
+        let name = self.host.trim_end_matches('.');
+        name.eq_ignore_ascii_case("localhost")
+            || name
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
 }
 
 impl fmt::Display for HostPort {

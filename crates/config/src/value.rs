@@ -109,6 +109,15 @@ pub(crate) fn uploads(text: &str) -> Result<usize, Bad> {
     }
 }
 
+pub(crate) fn connections(text: &str) -> Result<usize, Bad> {
+    const ALLOWED: &str = "give 16 to 1000000";
+    match number(text, ALLOWED)? {
+        connections @ 16..=1_000_000 => Ok(connections),
+        0..16 => Err(Bad::new("too few", ALLOWED)),
+        _ => Err(Bad::new("too many", ALLOWED)),
+    }
+}
+
 pub(crate) fn window(text: &str) -> Result<Window, Bad> {
     if text == "auto" {
         return Ok(Window::Auto);

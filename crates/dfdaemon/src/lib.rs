@@ -201,6 +201,8 @@ fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
         users: config.proxy_auth.clone(),
         serve_stale: config.serve_stale,
         connect_timeout: config.connect_timeout,
+        client_timeout: config.client_timeout,
+        connections: config.connections,
         tunnel_ports: config.tunnel_ports.clone(),
         ..ProxyConfig::new(config.listen)
     }

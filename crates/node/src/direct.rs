@@ -7,11 +7,12 @@ use http::{HeaderMap, StatusCode};
 use pantala_core::{ContentDigest, ContentHasher, ContentMeta, Error, Kind, Result, Who};
 use pantala_origin::{OriginBody, OriginResponse};
 
-use crate::{limiter::Limits, node::Range};
+use crate::{alone::Place, limiter::Limits, node::Range};
 
 /// A response that is not shared, straight from the origin.
 pub struct Direct {
     response: OriginResponse,
+    place: Place,
     range: Option<Range>,
     digest: Option<ContentDigest>,
     limits: Limits,
@@ -35,6 +36,7 @@ pub struct DirectHead {
 /// The bytes of a [`Direct`] response.
 pub struct DirectStream {
     body: OriginBody,
+    _place: Place,
     start: u64,
     end: Option<u64>,
     check: Option<(ContentHasher, ContentDigest)>,
@@ -46,12 +48,14 @@ pub struct DirectStream {
 impl Direct {
     pub(crate) fn new(
         response: OriginResponse,
+        place: Place,
         range: Option<Range>,
         digest: Option<ContentDigest>,
         limits: Limits,
     ) -> Self {
         Self {
             response,
+            place,
             range,
             digest,
             limits,
@@ -83,6 +87,7 @@ impl Direct {
         };
         let stream = DirectStream {
             body,
+            _place: self.place,
             start,
             end: None,
             check: None,
@@ -113,6 +118,7 @@ impl Direct {
         let digest = self.digest.filter(|_| self.range.is_none());
         Ok(DirectStream {
             body: self.response.body,
+            _place: self.place,
             start,
             end,
             check: digest.map(|digest| (digest.hasher(), digest)),

@@ -60,7 +60,7 @@ pub(crate) struct Driver {
     attempts: HashMap<AttemptId, Attempt>,
     /// What failed requests left of a piece, to be gone on with.
     partial: HashMap<PieceIndex, PieceWriter>,
-    readers: BTreeMap<u64, (Arc<Reader>, PieceIndex)>,
+    readers: BTreeMap<u64, Told>,
     last_source: Option<OriginSource>,
     links: HashMap<PeerId, Linked>,
     parents: HashMap<ParentId, PeerId>,
@@ -81,6 +81,9 @@ pub(crate) struct Driver {
     pulse_bytes: u64,
     bound_since: Option<Instant>,
     idle_since: Option<Instant>,
+    /// When it is looked for readers that take nothing.
+    rest_at: Instant,
+    links_kept: LinksKept,
     registered: bool,
     poisoned: bool,
     share: u32,
@@ -113,6 +116,13 @@ pub(crate) struct Ports {
     pub cancel: CancellationToken,
 }
 
+/// A reader, and what the brain was told of it.
+struct Told {
+    reader: Arc<Reader>,
+    next: PieceIndex,
+    rests: bool,
+}
+
 struct Attempt {
     piece: PieceIndex,
     parent: ParentId,
@@ -125,6 +135,18 @@ struct Attempt {
     fetched: bool,
     /// It went on with what somebody else began: wrong bytes may be either's.
     goes_on: bool,
+}
+
+/// Whether there are links to parents.
+#[derive(Clone, Copy)]
+enum LinksKept {
+    /// A reader uses them.
+    Used,
+    /// Nobody has since then.
+    Unused(Instant),
+    /// They were given up: parents have room for a bounded number of children. The next reader has them made
+    /// again.
+    GivenUp,
 }
 
 struct Linked {
@@ -159,6 +181,10 @@ const PULSE: Duration = Duration::from_millis(100);
 const BOUND: Duration = Duration::from_millis(300);
 const REDIAL: Duration = Duration::from_millis(500);
 const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// How long a reader takes nothing of what is there until its memory may serve others.
+const REST: Duration = Duration::from_secs(1);
+/// How long links to parents are kept while nobody reads.
+const UNREAD: Duration = Duration::from_secs(10);
 /// How long after learning the supernode may take to confirm the lease.
 const CONFIRM: Duration = Duration::from_secs(2);
 /// How long a task without readers and pieces is kept, in case somebody comes back.
@@ -206,6 +232,8 @@ impl Driver {
             pulse_bytes: 0,
             bound_since: None,
             idle_since: None,
+            rest_at: Instant::now() + REST,
+            links_kept: LinksKept::Used,
             registered: false,
             poisoned: false,
             share: 0,
@@ -322,6 +350,7 @@ impl Driver {
                 .min(),
         );
         sooner(self.assumed.as_ref().map(|assumed| assumed.until));
+        sooner((!self.readers.is_empty()).then_some(self.rest_at));
         at
     }
 

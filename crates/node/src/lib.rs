@@ -15,6 +15,7 @@
 //! transfer; all of them end with the node's cancellation token and are awaited by
 //! [`Node::stop`].
 
+mod alone;
 mod announce;
 mod clock;
 mod direct;
@@ -32,15 +33,18 @@ mod rates;
 mod readers;
 mod registration;
 mod run;
+mod seats;
 mod server;
 mod shelf;
+mod socket;
 mod stream;
 mod task;
 
 pub use direct::{Direct, DirectHead, DirectStream};
 pub use metrics::{Metrics, Totals};
-pub use node::{Content, ContentRequest, Node, NodeConfig, Opened, Range, StreamView};
+pub use node::{Content, ContentRequest, Kept, Node, NodeConfig, Opened, Range, StreamView};
 pub use pantala_store::Eviction;
 pub use prefetch::Prefetch;
 pub use rates::RateLimits;
+pub use seats::{InUse, Seat, Seats};
 pub use stream::StreamIo;

@@ -1,8 +1,4 @@
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Error, Kind, PeerId, PieceIndex, Result, TaskId, Who, control::PeerAddr};
@@ -25,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     limiter::Limits,
     metrics::Metrics,
+    socket,
     task::{Command, TaskHandle},
 };
 
@@ -94,6 +91,8 @@ enum Order {
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A parent that says nothing at all for so long, though it was asked, is gone.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long a link is kept that no task uses.
+const UNUSED: Duration = Duration::from_secs(10);
 /// Orders that may wait for a link to be written to; when there are more the parent counts as busy.
 const ORDERS: usize = 1024;
 
@@ -169,7 +168,7 @@ impl Links {
         let state = LinkState::default();
         let ended = tokio::select! {
             () = self.cancel.cancelled() => crate::error::stopping(),
-            error = self.connected(parent, &handle, &state, &mut orders) => error,
+            error = self.connected(parent, key, &handle, &state, &mut orders) => error,
         };
         {
             let mut open = self.open.lock();
@@ -213,6 +212,7 @@ impl Links {
     async fn connected(
         &self,
         parent: PeerAddr,
+        key: LinkKey,
         handle: &LinkHandle,
         state: &LinkState,
         orders: &mut mpsc::Receiver<Order>,
@@ -227,18 +227,20 @@ impl Links {
             Ok(Err(error)) => return unreachable(error.to_string()),
             Err(_) => return unreachable(format!("no answer within {DIAL_TIMEOUT:?}")),
         };
-        let _ = stream.set_nodelay(true);
+        socket::prepare(&stream);
         let _level = self.metrics.link();
         let (read, write) = stream.into_split();
         let mut reader = FrameReader::new(read);
         tokio::select! {
             error = self.read(parent.id, handle, state, &mut reader) => error,
-            error = self.write(state, orders, write) => error,
+            error = self.write(key, handle, state, orders, write) => error,
         }
     }
 
     async fn write(
         &self,
+        key: LinkKey,
+        handle: &LinkHandle,
         state: &LinkState,
         orders: &mut mpsc::Receiver<Order>,
         mut io: OwnedWriteHalf,
@@ -252,7 +254,15 @@ impl Links {
                 return Error::new(Who::Peer, Kind::Unreachable, what);
             }
             // The handle in the table keeps the channel open: it ends when the link does.
-            let Some(order) = orders.recv().await else {
+            let ordered = match state.is_unused() {
+                false => orders.recv().await,
+                true => match tokio::time::timeout(UNUSED, orders.recv()).await {
+                    Ok(ordered) => ordered,
+                    Err(_) if self.give_up(key, handle, orders) => None,
+                    Err(_) => continue,
+                },
+            };
+            let Some(order) = ordered else {
                 return crate::error::stopping();
             };
             state.carry_out(order, &mut next_request, &mut out);
@@ -260,6 +270,18 @@ impl Links {
                 state.carry_out(order, &mut next_request, &mut out);
             }
         }
+    }
+
+    /// Takes a link out of the table that no task uses, unless somebody has just ordered something: that
+    /// happens with the table locked.
+    fn give_up(&self, key: LinkKey, handle: &LinkHandle, orders: &mpsc::Receiver<Order>) -> bool {
+        let mut open = self.open.lock();
+        let unused = orders.is_empty();
+        let known = open.get(&key);
+        if unused && known.is_some_and(|link| link.orders.same_channel(&handle.orders)) {
+            open.remove(&key);
+        }
+        unused
     }
 
     async fn read(
@@ -298,7 +320,7 @@ impl Links {
         frame: DataFrame,
     ) -> Result<()> {
         self.metrics.peer_received(frame.len as u64);
-        let Some(mut want) = state.inner.lock().requests.remove(&frame.request) else {
+        let Some(mut want) = state.take(frame.request) else {
             self.limits.pass(frame.len).await;
             return reader.skip_data().await;
         };
@@ -468,13 +490,29 @@ struct LinkState {
 #[derive(Default)]
 struct Inner {
     requests: HashMap<u32, Want>,
-    /// Requests that were cancelled while a block of theirs was being read.
-    cancelled: HashSet<u32>,
-    /// The request a block is being read for now.
+    /// The request a block is being read for now: it is not among the others meanwhile.
+    reading: Option<Reading>,
     numbers: HashMap<(TaskId, AttemptId), u32>,
     followers: HashMap<TaskId, mpsc::Sender<Command>>,
     /// Set once the parent has said who it is.
     greeted: Option<LinkHandle>,
+}
+
+/// A request a block is being read for.
+struct Reading {
+    request: u32,
+    task: TaskId,
+    /// It was cancelled meanwhile.
+    cancelled: bool,
+}
+
+impl Inner {
+    /// Lets go of the request a block is being read for once the block has been read, if it is this one.
+    fn cancel_reading(&mut self, is_it: impl FnOnce(&Reading) -> bool) {
+        if let Some(reading) = self.reading.as_mut() {
+            reading.cancelled |= is_it(reading);
+        }
+    }
 }
 
 impl LinkState {
@@ -494,6 +532,11 @@ impl LinkState {
                 if inner.followers.remove(&task).is_some() {
                     ToParent::Unfollow { task }.encode(out);
                 }
+                // The parent drops what it was asked for of the task, and nobody here waits for it: its
+                // memory must not wait either.
+                inner.requests.retain(|_, want| want.task != task);
+                inner.cancel_reading(|reading| reading.task == task);
+                inner.numbers.retain(|(of, _), _| *of != task);
             }
             Order::Want(want) => {
                 let request = *next_request;
@@ -524,7 +567,7 @@ impl LinkState {
             Order::Cancel { attempt, task } => {
                 if let Some(request) = inner.numbers.remove(&(task, attempt)) {
                     if inner.requests.remove(&request).is_none() {
-                        inner.cancelled.insert(request);
+                        inner.cancel_reading(|reading| reading.request == request);
                     }
                     ToParent::Cancel { request }.encode(out);
                 }
@@ -538,11 +581,30 @@ impl LinkState {
         }
     }
 
+    /// Takes a request out for as long as a block of it is being read.
+    fn take(&self, request: u32) -> Option<Want> {
+        let mut inner = self.inner.lock();
+        let want = inner.requests.remove(&request)?;
+        inner.reading = Some(Reading {
+            request,
+            task: want.task,
+            cancelled: false,
+        });
+        Some(want)
+    }
+
     fn put_back(&self, request: u32, want: Want) {
         let mut inner = self.inner.lock();
-        if !inner.cancelled.remove(&request) {
+        let reading = inner.reading.take();
+        if reading.is_some_and(|reading| !reading.cancelled) {
             inner.requests.insert(request, want);
         }
+    }
+
+    /// Whether no task uses the link.
+    fn is_unused(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.followers.is_empty() && inner.requests.is_empty()
     }
 
     /// Whether a word of the parent is due. Background may wait for ever while others are served.
@@ -559,3 +621,6 @@ impl LinkState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

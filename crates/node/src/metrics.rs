@@ -121,6 +121,11 @@ impl Metrics {
         self.level(|counts| &counts.requests)
     }
 
+    /// Readers that are open, whether they take anything or not.
+    pub(crate) fn readers(&self) -> i64 {
+        self.counts.readers.load(Ordering::Relaxed)
+    }
+
     /// Children that are connected.
     pub(crate) fn children(&self) -> i64 {
         self.counts.children.load(Ordering::Relaxed)

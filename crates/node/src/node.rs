@@ -16,7 +16,7 @@ use pantala_core::{
     control::{Hello, PeerAddr},
 };
 use pantala_origin::{OriginClient, OriginConfig};
-use pantala_store::{Budget, Eviction, Store, StoreStats};
+use pantala_store::{Budget, Charge, Eviction, Store, StoreStats};
 use pantala_window::Snapshot;
 use pantala_wire::control::{ClientConfig, Control};
 use prometheus_client::registry::Registry;
@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alone::Alone,
     clock::Clock,
     driver::Ports,
     links::Links,
@@ -34,7 +35,8 @@ use crate::{
     prefetch::{Prefetch, ReadAhead},
     rates::{RateLimits, Rates},
     registration::Registrations,
-    server::PeerServer,
+    seats::Seats,
+    server::{CHILDREN, PeerServer},
     shelf::Shelf,
     task::{Command, TaskHandle, Tasks},
 };
@@ -93,6 +95,10 @@ pub struct StreamView {
     pub state: Snapshot,
 }
 
+/// Memory that is kept for a client, until it is dropped.
+#[derive(Debug)]
+pub struct Kept(#[expect(dead_code, reason = "it is only dropped")] Charge);
+
 /// A peer. Cheap to clone; [`Node::stop`] ends all clones.
 #[derive(Clone)]
 pub struct Node {
@@ -109,6 +115,8 @@ struct Inner {
     /// Readers that the origin would serve, remembered for a short time.
     admissions: Admissions,
     readers: watch::Sender<usize>,
+    /// Responses that are not shared.
+    alone: Alone,
     /// Who reads ahead of readers.
     read_ahead: ReadAhead,
     /// Round trips are measured for one question at a time.
@@ -186,6 +194,7 @@ impl Node {
             metrics,
             slots: Arc::new(Semaphore::new(config.uploads.max(1))),
             background_slots: Arc::new(Semaphore::new(config.uploads.max(1))),
+            children: Seats::new(CHILDREN, 0),
             line: Arc::default(),
             tracker: tracker.clone(),
             cancel,
@@ -194,6 +203,7 @@ impl Node {
         let node = Self {
             inner: Arc::new(Inner {
                 read_ahead: ReadAhead::new(config.memory),
+                alone: Alone::new(config.memory),
                 config,
                 peer,
                 peer_addr,
@@ -259,6 +269,18 @@ impl Node {
         ports
             .metrics
             .register(registry, ports.store.clone(), ports.origin.clone());
+    }
+
+    /// Memory for bytes that a client does not take, in exchange for the pieces they are copied from: what
+    /// is let go of is more than what is taken, so it need not wait for those who wait for room.
+    pub fn keep_for_client(&self, bytes: u64) -> Option<Kept> {
+        let budget = self.inner.ports.store.budget();
+        budget.charge_ahead(bytes).map(Kept)
+    }
+
+    /// Whether readers wait for what stalled ones keep.
+    pub fn is_pressed(&self) -> bool {
+        self.inner.alone.is_waited_for()
     }
 
     /// What memory is used for.

@@ -9,8 +9,10 @@ use std::{
 use http::HeaderMap;
 use pantala_core::{Error, PieceIndex};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use url::Url;
+
+use crate::stream::Counted;
 
 /// Where a reader would get the content without us: its URL and its own headers. Never leaves this
 /// process but to that origin.
@@ -36,6 +38,16 @@ pub(crate) struct Reader {
     pub background: bool,
     /// Wakes the stream when bytes or bad news are there.
     pub waker: Arc<Notify>,
+    /// Its place among those who share the memory: it has none while it rests.
+    counted: Arc<Counted>,
+    rest: Mutex<Rest>,
+}
+
+/// Whether a reader takes what is there.
+struct Rest {
+    /// When its stream was last asked for bytes, or went on waiting for them.
+    asked: Instant,
+    rests: bool,
 }
 
 /// The readers of one task. Streams say here how far they are; nothing of it can get lost on a
@@ -54,6 +66,7 @@ impl Readers {
         end: Option<PieceIndex>,
         source: OriginSource,
         background: bool,
+        counted: Arc<Counted>,
     ) -> Arc<Reader> {
         let id = self.counter.fetch_add(1, Ordering::Relaxed);
         let reader = Arc::new(Reader {
@@ -66,6 +79,11 @@ impl Readers {
             source,
             background,
             waker: Arc::new(Notify::new()),
+            counted,
+            rest: Mutex::new(Rest {
+                asked: Instant::now(),
+                rests: false,
+            }),
         });
         self.list.lock().insert(id, reader.clone());
         self.changed.notify_one();
@@ -76,6 +94,19 @@ impl Readers {
     pub fn took(&self, reader: &Reader, next: PieceIndex) {
         reader.next.store(next.get(), Ordering::Relaxed);
         self.changed.notify_one();
+    }
+
+    /// The reader wants bytes now: it rests no more.
+    pub fn asks(&self, reader: &Reader) {
+        let rested = {
+            let mut rest = reader.rest.lock();
+            rest.asked = Instant::now();
+            std::mem::take(&mut rest.rests)
+        };
+        if rested {
+            reader.counted.count(true);
+            self.changed.notify_one();
+        }
     }
 
     pub fn close(&self, reader: &Reader) {
@@ -103,6 +134,22 @@ impl Readers {
 impl Reader {
     pub fn next(&self) -> PieceIndex {
         PieceIndex::new(self.next.load(Ordering::Relaxed))
+    }
+
+    /// Lets it rest if nobody has asked for its bytes since `then`, though there are some to be had;
+    /// whether it rests now.
+    pub fn rest_unless_asked_since(&self, then: Instant, has_bytes: impl FnOnce() -> bool) -> bool {
+        let mut rest = self.rest.lock();
+        if !rest.rests && rest.asked <= then && has_bytes() {
+            rest.rests = true;
+            self.counted.count(false);
+        }
+        rest.rests
+    }
+
+    /// Whether it takes nothing of what is there.
+    pub fn rests(&self) -> bool {
+        self.rest.lock().rests
     }
 
     pub fn fail(&self, error: Error) {

@@ -1,11 +1,7 @@
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use hashlink::LinkedHashSet;
 use pantala_core::{BLOCK_MAX, PeerId, PieceIndex, PieceSet, Result, TaskId};
 use pantala_store::{Change, Claim, Slot};
 use pantala_wire::link::{BACKGROUND, FrameReader, Refusal, ToChild, ToParent, data_header};
@@ -24,6 +20,8 @@ use crate::{
     limiter::Passage,
     line::{Line, LineClaim},
     metrics::{Level, Metrics},
+    seats::{InUse, Seat, Seats},
+    socket,
     task::{Awaited, TaskHandle, Tasks},
 };
 
@@ -37,14 +35,24 @@ pub(crate) struct PeerServer {
     pub slots: Arc<Semaphore>,
     /// The same for the background: it must not be found in a slot that a reader waits for.
     pub background_slots: Arc<Semaphore>,
+    /// Children that may be connected at once.
+    pub children: Arc<Seats>,
     /// This peer's uplink: the background has it only when nobody else has bytes to be sent.
     pub line: Arc<Line>,
     pub tracker: TaskTracker,
     pub cancel: CancellationToken,
 }
 
-/// Children connected at once; more are turned away.
-const CHILDREN: usize = 1024;
+/// Children connected at once. The one without a request for the longest makes room for more; when all
+/// have some, more are turned away.
+pub(crate) const CHILDREN: usize = 1024;
+/// How long a child may take to say something for the first time.
+const GREETING: Duration = Duration::from_secs(5);
+/// How long a child may be connected that follows nothing and wants nothing.
+const IDLE: Duration = Duration::from_secs(60);
+/// Tasks that one child may ask about though this peer does not know them; the one that was asked about
+/// first is forgotten for more.
+const UNKNOWN_TASKS: usize = 256;
 /// Requests one child may have waiting; more are refused as busy.
 const REQUESTS: usize = 256;
 /// Bytes written to one child before others of its requests, and its messages, are looked at.
@@ -61,7 +69,6 @@ const UNKNOWN_TASK: Duration = Duration::from_secs(2);
 impl PeerServer {
     /// Accepts children until cancelled.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let children = Arc::new(Semaphore::new(CHILDREN));
         loop {
             let accepted = tokio::select! {
                 () = self.cancel.cancelled() => return,
@@ -76,7 +83,7 @@ impl PeerServer {
                     continue;
                 }
             };
-            let Ok(place) = children.clone().try_acquire_owned() else {
+            let Some(seat) = self.children.admit(from.ip()) else {
                 tracing::debug!(%from, "turned a child away: too many");
                 continue;
             };
@@ -85,20 +92,19 @@ impl PeerServer {
                 let cancel = server.cancel.clone();
                 tokio::select! {
                     () = cancel.cancelled() => {}
-                    result = server.child(stream, from) => {
+                    result = server.child(stream, from, &seat) => {
                         if let Err(error) = result {
                             tracing::debug!(%from, %error, "a child left");
                         }
                     }
                 }
-                drop(place);
             });
         }
     }
 
-    async fn child(&self, stream: TcpStream, from: SocketAddr) -> Result<()> {
+    async fn child(&self, stream: TcpStream, from: SocketAddr, seat: &Arc<Seat>) -> Result<()> {
         let _level = self.metrics.child();
-        let _ = stream.set_nodelay(true);
+        socket::prepare(&stream);
         limit_unsent(&stream);
         let (read, write) = stream.into_split();
         let (messages, said) = mpsc::channel(REQUESTS);
@@ -108,7 +114,9 @@ impl PeerServer {
             out: BytesMut::new(),
             waker: Arc::new(Notify::new()),
             followed: HashMap::new(),
-            unknown: HashSet::new(),
+            unknown: LinkedHashSet::new(),
+            seat,
+            in_use: None,
             requests: Vec::new(),
             unsaid: Vec::new(),
             slot: None,
@@ -120,7 +128,16 @@ impl PeerServer {
         tokio::select! {
             result = listen(read, messages) => result,
             result = child.serve(said) => result,
+            () = makes_room(seat) => Err(idle("makes room for others")),
         }
+    }
+}
+
+/// Ends when the seat is needed for somebody else and its child wants nothing.
+async fn makes_room(seat: &Seat) {
+    seat.closing().await;
+    if !seat.is_idle() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -135,10 +152,13 @@ fn limit_unsent(stream: &TcpStream) {
 
 async fn listen(read: OwnedReadHalf, messages: mpsc::Sender<ToParent>) -> Result<()> {
     let mut reader = FrameReader::new(read);
-    while let Some(message) = reader.from_child().await? {
+    let first = tokio::time::timeout(GREETING, reader.from_child()).await;
+    let mut next = first.map_err(|_| idle("said nothing"))??;
+    while let Some(message) = next {
         if messages.send(message).await.is_err() {
             break;
         }
+        next = reader.from_child().await?;
     }
     Ok(())
 }
@@ -152,7 +172,10 @@ struct Child<'a> {
     waker: Arc<Notify>,
     followed: HashMap<TaskId, Followed>,
     /// Tasks that were asked about but are not known here yet.
-    unknown: HashSet<TaskId>,
+    unknown: LinkedHashSet<TaskId>,
+    seat: &'a Arc<Seat>,
+    /// Made while it wants something.
+    in_use: Option<InUse>,
     requests: Vec<Request>,
     /// Requests whose last word is in `out`: who waits until all are served waits for that too.
     unsaid: Vec<Request>,
@@ -235,6 +258,10 @@ impl Child<'_> {
                 self.hear(message);
             }
             self.news();
+            let wants = !self.requests.is_empty();
+            if wants != self.in_use.is_some() {
+                self.in_use = wants.then(|| self.seat.begin());
+            }
             match self.next() {
                 Next::Send { at, block } => self.send(at, block).await?,
                 Next::Finish { at, size } => {
@@ -269,6 +296,8 @@ impl Child<'_> {
         if self.yields && self.server.line.is_free() {
             return Ok(());
         }
+        let unused =
+            self.unknown.is_empty() && self.requests.is_empty() && self.followed.is_empty();
         let unknown = !self.unknown.is_empty()
             || self
                 .requests
@@ -279,6 +308,7 @@ impl Child<'_> {
             () = self.waker.notified() => return Ok(()),
             () = others, if self.yields => return Ok(()),
             () = sleep_until(self.again), if self.again.is_some() => return Ok(()),
+            () = tokio::time::sleep(IDLE), if unused => return Err(idle("wants nothing")),
             () = changed, if unknown => {
                 self.look_for_unknown();
                 return Ok(());
@@ -300,7 +330,7 @@ impl Child<'_> {
             ToParent::Hello { .. } => {}
             ToParent::Follow { task } => {
                 if !self.follow(task) {
-                    self.unknown.insert(task);
+                    self.does_not_know(task);
                 }
             }
             ToParent::Unfollow { task } => {
@@ -392,6 +422,13 @@ impl Child<'_> {
         true
     }
 
+    fn does_not_know(&mut self, task: TaskId) {
+        self.unknown.insert(task);
+        if self.unknown.len() > UNKNOWN_TASKS {
+            self.unknown.pop_front();
+        }
+    }
+
     fn look_for_unknown(&mut self) {
         for task in std::mem::take(&mut self.unknown) {
             if !self.follow(task) {
@@ -451,7 +488,7 @@ impl Child<'_> {
         for task in closed {
             self.followed.remove(&task);
             // The content may come back as another task handle with the same name.
-            self.unknown.insert(task);
+            self.does_not_know(task);
         }
     }
 
@@ -571,20 +608,21 @@ impl Child<'_> {
         let len = block.len();
         self.out.extend_from_slice(&data_header(number, len));
         let mut frame = std::mem::take(&mut self.out).chain(block);
-        let started = Instant::now();
-        let written = tokio::time::timeout(STUCK, self.io.write_all_buf(&mut frame)).await;
+        let mut writing = pin!(self.io.write_all_buf(&mut frame));
+        let mut written = tokio::time::timeout(OWN_PACE, &mut writing).await;
+        if written.is_err() {
+            // Others have its slot before it has taken anything: it may have stopped for good.
+            if let Some(slot) = &mut self.slot {
+                slot.permit = None;
+            }
+            self.claim = None;
+            written = tokio::time::timeout(STUCK, writing).await;
+        }
         written
             .map_err(|_| stuck())?
             .map_err(|error| broke(&error))?;
         self.unsaid.clear();
-        drop(frame);
         self.server.metrics.peer_sent(len as u64);
-        if started.elapsed() > OWN_PACE
-            && let Some(slot) = &mut self.slot
-        {
-            slot.permit = None;
-            self.claim = None;
-        }
         if let Some(followed) = self.followed.get(&task) {
             followed.handle.pieces.touch(piece);
         }
@@ -658,6 +696,11 @@ async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }
+}
+
+fn idle(why: &str) -> pantala_core::Error {
+    use pantala_core::{Error, Kind, Who};
+    Error::new(Who::Peer, Kind::Timeout, why)
 }
 
 fn stuck() -> pantala_core::Error {

@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -35,6 +38,8 @@ pub struct StreamIo {
     current: Option<Current>,
     checksum: Option<Checksum>,
     limits: Limits,
+    /// The node's memory budget in bytes.
+    memory: u64,
     /// The origin's word that this reader may have the content.
     admission: Option<JoinHandle<Result<()>>>,
     opened: Instant,
@@ -73,18 +78,34 @@ struct Checksum {
 }
 
 /// One of the node's readers, for the shares of the memory budget.
-pub(crate) struct Counted(watch::Sender<usize>);
+pub(crate) struct Counted {
+    readers: watch::Sender<usize>,
+    counts: AtomicBool,
+}
 
 impl Counted {
     pub fn new(readers: &watch::Sender<usize>) -> Self {
         readers.send_modify(|count| *count += 1);
-        Self(readers.clone())
+        Self {
+            readers: readers.clone(),
+            counts: true.into(),
+        }
+    }
+
+    /// Whether it has a share: one that takes nothing has none.
+    pub fn count(&self, counts: bool) {
+        if self.counts.swap(counts, Ordering::Relaxed) != counts {
+            self.readers.send_modify(|count| match counts {
+                true => *count += 1,
+                false => *count -= 1,
+            });
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.count(false);
     }
 }
 
@@ -98,6 +119,7 @@ pub(crate) struct StreamSetup {
     pub digest: Option<(ContentDigest, bool)>,
     pub limit_rate: Option<u64>,
     pub admission: Option<JoinHandle<Result<()>>>,
+    pub memory: u64,
     pub opened: Instant,
     pub counted: Arc<Counted>,
     pub tracker: TaskTracker,
@@ -107,6 +129,10 @@ pub(crate) struct StreamSetup {
 const KEPT_BACK: usize = 64 << 10;
 /// The most bytes handed over at once: what a slow reader's socket keeps from being freed.
 const CHUNK: usize = 256 << 10;
+/// The most where many readers share little memory.
+const CHUNK_MIN: usize = 16 << 10;
+/// What is handed over to all readers and not written yet is at most this part of the memory.
+const HANDED_OVER: u64 = 8;
 
 impl StreamIo {
     pub(crate) fn new(setup: StreamSetup) -> Self {
@@ -119,6 +145,7 @@ impl StreamIo {
             digest,
             limit_rate,
             admission,
+            memory,
             opened,
             counted,
             tracker,
@@ -139,6 +166,7 @@ impl StreamIo {
             current: None,
             checksum,
             limits: rates::reader(limit_rate),
+            memory,
             admission,
             opened,
             first_byte: false,
@@ -160,10 +188,14 @@ impl StreamIo {
         self.task.readers.close(&self.reader);
         let (end, source) = (self.reader.end, self.reader.source.clone());
         let background = self.reader.background;
-        self.reader = self
-            .task
-            .readers
-            .open(geometry.piece_at(position), end, source, background);
+        self.reader = self.task.readers.open(
+            geometry.piece_at(position),
+            end,
+            source,
+            background,
+            self.counted.clone(),
+        );
+        self.counted.count(true);
         self.task.pieces.wake_on_readable(&self.reader.waker);
         self.position = position;
         self.current = None;
@@ -221,6 +253,7 @@ impl StreamIo {
 
     async fn take(&mut self) -> Result<Option<Bytes>> {
         self.admitted().await?;
+        self.task.readers.asks(&self.reader);
         if self.is_at_end() {
             return self.finish().map(|()| None);
         }
@@ -229,10 +262,12 @@ impl StreamIo {
         };
         let to = to.min(from + self.limits.step());
         self.limits.pass(to - from).await;
-        let Some(current) = &self.current else {
+        // Nothing of it is kept: while nobody asks for more its memory may be needed elsewhere.
+        let Some(current) = self.current.take() else {
             return Err(internal());
         };
         let bytes = current.buffer.slice(from..to);
+        drop(current);
         if let Some(checksum) = &mut self.checksum {
             checksum.hasher.update(&bytes);
         }
@@ -262,6 +297,7 @@ impl StreamIo {
     /// they lie, or `None` when the content turned out to end here.
     async fn ready(&mut self) -> Result<Option<(usize, usize)>> {
         let waker = self.reader.waker.clone();
+        let chunk = self.chunk();
         loop {
             let notified = waker.notified();
             if self.is_at_end() {
@@ -281,7 +317,7 @@ impl StreamIo {
                 let there = current.there();
                 let wanted = self.end().map_or(u64::MAX, |end| end - self.position);
                 let to =
-                    there.min(from.saturating_add(CHUNK.min(wanted.min(CHUNK as u64) as usize)));
+                    there.min(from.saturating_add(chunk.min(wanted.min(chunk as u64) as usize)));
                 if to > from {
                     return Ok(Some((from, to)));
                 }
@@ -293,7 +329,16 @@ impl StreamIo {
                 return Err(error::stopping());
             }
             notified.await;
+            self.task.readers.asks(&self.reader);
         }
+    }
+
+    /// The most bytes to hand over at once: a client that stands still keeps as many.
+    fn chunk(&self) -> usize {
+        let each = self.memory / HANDED_OVER / self.metrics.readers().max(1) as u64;
+        usize::try_from(each)
+            .unwrap_or(CHUNK)
+            .clamp(CHUNK_MIN, CHUNK)
     }
 
     fn look(&mut self, piece: PieceIndex) {

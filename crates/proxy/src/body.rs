@@ -10,8 +10,9 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pantala_core::{Error, Kind, Result, Who};
+use pantala_node::InUse;
 
-use crate::connection::Abort;
+use crate::{connection::Abort, outlet::Gate};
 
 /// Content bytes in order. An error is never followed by anything, and never by the end.
 pub(crate) type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -28,6 +29,10 @@ pub(crate) struct ReplyBody {
     abort: Option<Abort>,
     /// What ends it next.
     broken: Option<Broken>,
+    /// Closed while the client has to take what it was sent before.
+    gate: Option<Gate>,
+    /// Its connection is in use for as long.
+    in_use: Option<InUse>,
 }
 
 #[derive(Default)]
@@ -50,6 +55,8 @@ pub(crate) struct ContentBody {
     left: Option<u64>,
     /// What follows the last byte.
     trailers: Option<Trailers>,
+    /// It is for one client alone: what is read ahead for it cannot serve others.
+    alone: bool,
 }
 
 /// How a body's end, or its failure, is told in trailers.
@@ -62,7 +69,14 @@ impl ContentBody {
             rest,
             left,
             trailers: None,
+            alone: false,
         }
+    }
+
+    /// It is for one client alone.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// Ends with these trailers, also when the content cannot go on: only for a client that is
@@ -112,6 +126,14 @@ impl ReplyBody {
     pub fn or_abort(&mut self, abort: Abort) {
         self.abort = Some(abort);
     }
+
+    /// Comes through this gate, on a connection that is in use meanwhile.
+    pub fn behind(&mut self, gate: Gate, in_use: InUse) {
+        let alone = matches!(&self.source, Source::Content(body) if body.alone);
+        gate.set_alone(alone);
+        self.gate = Some(gate);
+        self.in_use = Some(in_use);
+    }
 }
 
 impl From<Bytes> for ReplyBody {
@@ -138,6 +160,8 @@ impl From<Source> for ReplyBody {
             source,
             abort: None,
             broken: None,
+            gate: None,
+            in_use: None,
         }
     }
 }
@@ -150,6 +174,9 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(gate) = &self.gate {
+            ready!(gate.poll_open(context));
+        }
         if let Some(error) = self.broken.take() {
             self.source = Source::Nothing;
             return Poll::Ready(Some(Err(error)));

@@ -339,7 +339,7 @@ fn relay(direct: Direct) -> Reply {
         );
     }
     let rest: Blocks = Box::pin(stream.into_stream());
-    let mut reply = Response::new(ContentBody::new(None, rest, length).into());
+    let mut reply = Response::new(ContentBody::new(None, rest, length).alone().into());
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;
     reply

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     body::ReplyBody,
     connection::Abort,
+    outlet::Gate,
     reply::{self, Reply},
     server::{self, Client, Context},
 };
@@ -70,8 +71,10 @@ impl Intercept {
         let inner = Client {
             secure: Some(to),
             abort: Abort::default(),
+            gate: Gate::default(),
             ..client.clone()
         };
+        inner.seat.engage();
         let (kill, serving) = (context.kill.clone(), context.clone());
         context
             .tracker

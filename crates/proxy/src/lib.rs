@@ -31,6 +31,7 @@ mod heads;
 mod intercept;
 mod metrics;
 mod mirror;
+mod outlet;
 mod range;
 mod reply;
 mod route;

@@ -29,6 +29,7 @@ pub(crate) async fn answer(
     client: &Client,
     request: Request<Incoming>,
 ) -> Reply {
+    let in_use = client.seat.begin();
     let old = request.version() == Version::HTTP_10;
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let bodiless = request.body().is_end_stream();
@@ -47,6 +48,7 @@ pub(crate) async fn answer(
     if old {
         reply.body_mut().or_abort(client.abort.clone());
     }
+    reply.body_mut().behind(client.gate.clone(), in_use);
     if chunked {
         // Whatever else it may have said of its length, nothing can hide behind it.
         let close = HeaderValue::from_static("close");
@@ -68,6 +70,16 @@ fn refusal(
     route: Route,
 ) -> Option<Reply> {
     let headers = request.headers();
+    let page = match route {
+        Route::Own => true,
+        Route::Api => matches!(*request.method(), Method::GET | Method::HEAD),
+        Route::Proxy | Route::Mirror | Route::Tunnel => false,
+    };
+    if client.seat.is_beyond() && !page {
+        context.connections.turn_away();
+        tracing::debug!(client = %client.addr, "turned a client away: too many connections");
+        return Some(too_many());
+    }
     if context.via.is_in(headers) {
         let line = "this request has come by this dfdaemon before; \
                     let neither --mirror nor a proxy setting point at dfdaemon itself";
@@ -86,6 +98,17 @@ fn refusal(
         return Some(users::ask());
     }
     None
+}
+
+/// The answer to who comes when there are too many connections.
+fn too_many() -> Reply {
+    let line = "this dfdaemon has as many connections as it may have (--connections), or as many of \
+                your address as one may have";
+    let mut reply = reply::text(StatusCode::SERVICE_UNAVAILABLE, line);
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
 }
 
 fn route(client: &Client, request: &Request<Incoming>) -> Route {

@@ -7,12 +7,11 @@ use http::uri::Authority;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pantala_core::{Error, Kind, Result, Who};
-use pantala_node::Node;
+use pantala_node::{Node, Seat, Seats};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +23,7 @@ use crate::{
     heads::{Head, Heads},
     intercept::Intercept,
     metrics::Metrics,
+    outlet::{Gate, Outlet},
     route,
     rules::{Rule, Rules},
     stale::Stale,
@@ -38,6 +38,10 @@ const HEAD: Duration = Duration::from_secs(30);
 const BUFFER: usize = 64 << 10;
 /// A client that is silent for so long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Connections beyond the limit, on which operators' pages are answered.
+const OPERATORS: usize = 64;
+/// How long a connection may take to end its last answer when it has to make room.
+const LEAVE: Duration = Duration::from_secs(1);
 /// The pause after a connection could not be accepted: file descriptors may be free by then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,7 +64,9 @@ pub struct ProxyConfig {
     pub serve_stale: Duration,
     /// Longest wait for a tunnel's connection.
     pub connect_timeout: Duration,
-    /// Connections at once; more wait to be accepted.
+    /// How long a client may take nothing of an answer.
+    pub client_timeout: Duration,
+    /// Connections at once. More take the places of those without a request, or are answered with 503.
     pub connections: usize,
     /// The ports that tunnels may lead to: a tunnel to any port is a hole in somebody's firewall.
     pub tunnel_ports: Vec<u16>,
@@ -78,6 +84,7 @@ impl ProxyConfig {
             users: None,
             serve_stale: Duration::ZERO,
             connect_timeout: Duration::from_secs(5),
+            client_timeout: Duration::from_secs(300),
             connections: 4096,
             tunnel_ports: vec![443],
         }
@@ -104,6 +111,9 @@ pub(crate) struct Context {
     pub via: Via,
     pub metrics: Metrics,
     pub connect_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub client_timeout: Duration,
+    pub connections: Arc<Seats>,
     pub tunnel_ports: Vec<u16>,
     /// Ends idle connections, and others after what they are at.
     pub stop: CancellationToken,
@@ -122,8 +132,10 @@ pub(crate) struct Client {
     pub abort: Abort,
     /// What is known of the request's head.
     pub head: Head,
+    /// What holds an answer back while the client has to take what it was sent before.
+    pub gate: Gate,
     /// One of the connections there may be at once.
-    pub permit: Arc<OwnedSemaphorePermit>,
+    pub seat: Arc<Seat>,
 }
 
 impl Client {
@@ -163,6 +175,8 @@ impl Proxy {
             users,
             stale: Stale::new(config.serve_stale),
             connect_timeout: config.connect_timeout,
+            client_timeout: config.client_timeout,
+            connections: Seats::new(config.connections, OPERATORS),
             tunnel_ports: config.tunnel_ports,
             stop: stop.clone(),
             kill: kill.clone(),
@@ -175,9 +189,8 @@ impl Proxy {
                  listen on 127.0.0.1"
             );
         }
-        let permits = Arc::new(Semaphore::new(config.connections));
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
-            accept(&listener, &context, &permits).await;
+            accept(&listener, &context).await;
         }));
         Ok(Self {
             addr,
@@ -215,21 +228,22 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: &TcpListener, context: &Arc<Context>, permits: &Arc<Semaphore>) {
+async fn accept(listener: &TcpListener, context: &Arc<Context>) {
     loop {
-        // It is never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, addr)) => {
+                let Some(seat) = context.connections.admit(addr.ip()) else {
+                    tracing::debug!(client = %addr, "closed a connection: far too many");
+                    continue;
+                };
                 let stream = Connection::new(prepared(stream));
                 let client = Client {
                     addr,
                     secure: None,
                     abort: stream.abort(),
                     head: Head::default(),
-                    permit: Arc::new(permit),
+                    gate: Gate::default(),
+                    seat,
                 };
                 let context = context.clone();
                 let tracker = context.tracker.clone();
@@ -263,6 +277,7 @@ where
 {
     let stream = Heads::new(stream);
     client.head = stream.head();
+    let stream = Outlet::new(stream, client.gate.clone(), context.clone());
     let client = &client;
     let service = service_fn(move |request| async move {
         Ok::<_, Infallible>(route::answer(context, client, request).await)
@@ -283,6 +298,19 @@ where
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = &mut connection => served,
+                () = context.kill.cancelled() => return,
+            }
+        }
+        () = client.seat.closing() => {
+            connection.as_mut().graceful_shutdown();
+            let leave = match client.seat.was_used() {
+                true => LEAVE,
+                false => Duration::ZERO,
+            };
+            tokio::select! {
+                served = &mut connection => served,
+                // It ends what it has begun meanwhile, but is not waited for without a request.
+                () = sleep(leave), if client.seat.is_idle() => return,
                 () = context.kill.cancelled() => return,
             }
         }

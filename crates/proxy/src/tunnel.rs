@@ -58,7 +58,8 @@ pub(crate) async fn open(
     // Only speeds it up.
     let _ = origin.set_nodelay(true);
     // The connection counts for as long as the tunnel stands.
-    let (kill, held) = (context.kill.clone(), client.permit.clone());
+    let (kill, held) = (context.kill.clone(), client.seat.clone());
+    held.engage();
     context
         .tracker
         .spawn(kill.run_until_cancelled_owned(async move {

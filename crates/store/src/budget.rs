@@ -1,30 +1,37 @@
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock, Weak},
+    task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
-use crate::slabs::Slabs;
+use crate::{
+    slabs::Slabs,
+    sync::{AtomicU64, Mutex, Ordering, Rank, assert_unlocked},
+};
 
 /// One hard cap on content bytes in memory, shared by pieces in flight, windows and cache.
 ///
-/// When there is no room the budget first asks whoever registered with [`Budget::on_pressure`] to
-/// give something back (the piece data cache does), then makes the caller wait in line. The line
-/// is first come, first served: a large request is not overtaken for ever by small ones.
+/// When there is no room the caller asks the piece data cache to give something back, and then waits
+/// in line. The line is first come, first served: a large request is not overtaken for ever by small
+/// ones.
+///
+/// Only [`Budget::try_charge`] and [`Budget::charge`] evict: callers that hold none of the store's
+/// locks. The end of a [`Charge`] can be anywhere, below any lock: it subtracts a number and wakes the
+/// first in the line, which then looks for room in its own time.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
-    line: Mutex<VecDeque<Waiting>>,
+    line: Mutex<Line>,
     pressure: OnceLock<Weak<dyn Evict>>,
     slabs: Arc<Slabs>,
 }
+
+/// The part of the limit by which it may be exceeded by who lets go of more in the same moment.
+const LOAN: u64 = 16;
 
 /// What can give memory back: the piece data cache.
 pub(crate) trait Evict: Send + Sync {
@@ -39,10 +46,11 @@ impl std::fmt::Debug for dyn Evict {
     }
 }
 
-#[derive(Debug)]
-struct Waiting {
-    bytes: u64,
-    grant: oneshot::Sender<Charge>,
+/// Those who wait for memory. The first one looks for it, the others wait to be the first.
+#[derive(Debug, Default)]
+struct Line {
+    tickets: u64,
+    waiting: VecDeque<(u64, Waker)>,
 }
 
 /// Bytes taken from the budget; dropping it gives them back.
@@ -59,7 +67,7 @@ impl Budget {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
-            line: Mutex::new(VecDeque::new()),
+            line: Mutex::new(Rank::Line, Line::default()),
             pressure: OnceLock::new(),
             slabs: Arc::default(),
         })
@@ -87,11 +95,11 @@ impl Budget {
 
     /// How many callers wait for room.
     pub fn waiting(&self) -> usize {
-        self.line.lock().len()
+        self.line.lock().waiting.len()
     }
 
     /// Takes `bytes` at once, evicting for it when needed; `None` when there is no room or others
-    /// wait already.
+    /// wait already. Not to be called while a lock of the store is held.
     pub fn try_charge(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
         if self.waiting() > 0 {
             return None;
@@ -104,63 +112,47 @@ impl Budget {
     /// More than the whole budget is never granted: the future then never ends, so callers check
     /// their sizes against [`Budget::limit`] first.
     pub async fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
-        loop {
-            let granted = {
-                let mut line = self.line.lock();
-                if line.is_empty() {
-                    // Evicting takes the store's locks and may give charges back, which looks at
-                    // the line: not while it is locked.
-                    drop(line);
-                    if let Some(charge) = self.charge_or_evict(bytes) {
-                        return charge;
-                    }
-                    line = self.line.lock();
-                }
-                let (grant, granted) = oneshot::channel();
-                line.push_back(Waiting { bytes, grant });
-                granted
-            };
-            // What was freed between the attempt and the queueing must not be missed.
-            self.serve_line();
-            if let Ok(charge) = granted.await {
-                return charge;
-            }
+        let charging = Charging {
+            budget: self.clone(),
+            bytes,
+            ticket: None,
+        };
+        charging.await
+    }
+
+    /// Has the first in the line look for room again: something may have become evictable. May be
+    /// called below any lock; the end of a charge calls it too.
+    pub fn nudge(&self) {
+        // The lock orders it with whoever comes into the line: either that one is seen here, or it
+        // sees what was freed.
+        let first = self.line.lock().first();
+        if let Some(first) = first {
+            first.wake();
         }
     }
 
-    /// Hands free or evictable memory to who waits. Called whenever something may have become
-    /// evictable; giving a charge back calls it too.
-    pub fn serve_line(self: &Arc<Self>) {
-        loop {
-            let Some(bytes) = self.line.lock().front().map(|first| first.bytes) else {
-                return;
-            };
-            let Some(charge) = self.charge_or_evict(bytes) else {
-                return;
-            };
-            let first = {
-                let mut line = self.line.lock();
-                // Somebody else may have served the first in the meantime.
-                match line.front() {
-                    Some(first) if first.bytes == bytes => line.pop_front(),
-                    _ => None,
-                }
-            };
-            match first {
-                // A waiter that went away gives the charge back, and the loop goes on.
-                Some(waiting) => drop(waiting.grant.send(charge)),
-                None => drop(charge),
-            }
-        }
+    /// Takes `bytes` ahead of those who wait, evicting for it when needed, for who is about to let go of
+    /// more than that. So that it is not refused when everything is in the hands of such holders, it may
+    /// exceed the limit by a sixteenth for that moment.
+    pub fn charge_ahead(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
+        let charge = self.charge_or_evict(bytes);
+        charge.or_else(|| {
+            let limit = self.limit.saturating_add(self.limit / LOAN);
+            let lent = self.take(bytes, limit);
+            lent.then(|| self.charged(bytes))
+        })
+    }
+
+    fn charged(self: &Arc<Self>, bytes: u64) -> Charge {
+        let budget = self.clone();
+        Charge { budget, bytes }
     }
 
     fn charge_or_evict(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
+        assert_unlocked();
         loop {
-            if self.take(bytes) {
-                return Some(Charge {
-                    budget: self.clone(),
-                    bytes,
-                });
+            if self.take(bytes, self.limit) {
+                return Some(self.charged(bytes));
             }
             if bytes > self.limit || !self.pressure.get()?.upgrade()?.evict_one() {
                 return None;
@@ -168,16 +160,92 @@ impl Budget {
         }
     }
 
-    fn take(&self, bytes: u64) -> bool {
+    fn take(&self, bytes: u64, limit: u64) -> bool {
         let taken = self
             .used
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= self.limit)
+                used.checked_add(bytes).filter(|&sum| sum <= limit)
             });
         if let Ok(before) = taken {
             self.peak.fetch_max(before + bytes, Ordering::Relaxed);
         }
         taken.is_ok()
+    }
+}
+
+impl Line {
+    fn first(&self) -> Option<Waker> {
+        self.waiting.front().map(|(_, waker)| waker.clone())
+    }
+
+    fn leave(&mut self, ticket: u64) {
+        self.waiting.retain(|&(other, _)| other != ticket);
+    }
+}
+
+/// A place in the line.
+struct Charging {
+    budget: Arc<Budget>,
+    bytes: u64,
+    /// `None` before it is in the line and after it has left it.
+    ticket: Option<u64>,
+}
+
+impl Charging {
+    /// Stands in line, with this waker; `true` when it is the first.
+    fn stand(&mut self, waker: &Waker) -> bool {
+        let mut line = self.budget.line.lock();
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None => {
+                line.tickets += 1;
+                let ticket = line.tickets;
+                line.waiting.push_back((ticket, waker.clone()));
+                self.ticket = Some(ticket);
+                return line.waiting.len() == 1;
+            }
+        };
+        if let Some((_, old)) = line.waiting.iter_mut().find(|(other, _)| *other == ticket) {
+            old.clone_from(waker);
+        }
+        line.waiting
+            .front()
+            .is_some_and(|&(first, _)| first == ticket)
+    }
+
+    /// Leaves the line; who is the first now looks for room.
+    fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.budget.line.lock().leave(ticket);
+            self.budget.nudge();
+        }
+    }
+}
+
+impl Future for Charging {
+    type Output = Charge;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Charge> {
+        let this = &mut *self;
+        if this.ticket.is_none()
+            && let Some(charge) = this.budget.try_charge(this.bytes)
+        {
+            return Poll::Ready(charge);
+        }
+        // First the place, then the look: what is freed in between wakes it.
+        if this.stand(context.waker())
+            && let Some(charge) = this.budget.charge_or_evict(this.bytes)
+        {
+            this.leave();
+            return Poll::Ready(charge);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Charging {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -191,12 +259,18 @@ impl Charge {
     pub(crate) fn slabs(&self) -> &Arc<Slabs> {
         &self.budget.slabs
     }
+
+    /// What it is taken from.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.budget.serve_line();
+        // No more than that: whoever drops it may hold any lock.
+        self.budget.nudge();
     }
 }
 
@@ -213,6 +287,21 @@ mod tests {
         assert_eq!((budget.used(), a.bytes(), b.bytes()), (100, 60, 40));
         drop((a, b));
         assert_eq!((budget.used(), budget.peak()), (0, 100));
+    }
+
+    #[tokio::test]
+    async fn who_lets_go_of_more_is_lent_a_little() {
+        let budget = Budget::new(160);
+        let all = budget.try_charge(160).unwrap();
+        let mut waiting = Box::pin(budget.charge(150));
+        assert!(futures_pending(&mut waiting).await);
+        let lent = budget.charge_ahead(6).unwrap();
+        let more = budget.charge_ahead(4).unwrap();
+        assert!(budget.charge_ahead(1).is_none(), "one part in sixteen");
+        drop(all);
+        let charge = waiting.await;
+        assert_eq!((charge.bytes(), budget.used()), (150, 160));
+        drop((lent, more));
     }
 
     #[tokio::test]

@@ -2,12 +2,11 @@ use std::{ops::Range, ptr, sync::Arc};
 
 use bytes::{BufMut, Bytes, buf::UninitSlice};
 
-use crate::{Charge, slabs::Memory};
-
-#[cfg(feature = "loom")]
-use loom::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(not(feature = "loom"))]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::{
+    Charge,
+    slabs::Memory,
+    sync::{AtomicUsize, Ordering},
+};
 
 /// One piece's bytes, readable while it grows.
 ///
@@ -20,7 +19,7 @@ pub struct PieceBuffer {
     /// Bytes published. Only the writer stores to it, with `Release`; who loads it with `Acquire`
     /// sees the bytes before it.
     filled: AtomicUsize,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 // SAFETY: the memory is owned by the buffer; bytes below `filled` are never written again, and
@@ -46,7 +45,7 @@ impl PieceBuffer {
         let buffer = Arc::new(Self {
             memory,
             filled: AtomicUsize::new(0),
-            _charge: charge,
+            charge,
         });
         (buffer.clone(), PieceWriter { buffer })
     }
@@ -84,7 +83,7 @@ impl PieceBuffer {
             "slice of missing bytes"
         );
         Bytes::from_owner(Slice {
-            buffer: self.clone(),
+            buffer: Some(self.clone()),
             range,
         })
     }
@@ -97,13 +96,29 @@ impl std::fmt::Debug for PieceBuffer {
 }
 
 struct Slice {
-    buffer: Arc<PieceBuffer>,
+    /// `None` only while it is dropped.
+    buffer: Option<Arc<PieceBuffer>>,
     range: Range<usize>,
 }
 
 impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer.filled()[self.range.clone()]
+        let buffer = self.buffer.as_ref();
+        buffer.map_or(&[], |buffer| &buffer.filled()[self.range.clone()])
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        let Some(buffer) = self.buffer.take() else {
+            return;
+        };
+        let budget = buffer.charge.as_ref().map(|charge| charge.budget().clone());
+        drop(buffer);
+        // A piece of which a socket holds a part is not evicted: now it may be.
+        if let Some(budget) = budget {
+            budget.nudge();
+        }
     }
 }
 

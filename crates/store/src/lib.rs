@@ -13,15 +13,21 @@
 //!    Memory that is kept for the next piece is not charged and bounded by a few MiB.
 //! 2. Bytes once published by a buffer's writer never change.
 //! 3. A pinned piece is never evicted.
-//! 4. Whoever watches a task learns of each piece that comes or goes, or that it has missed some.
+//! 4. Nothing is evicted while a lock of this crate is held: the end of a charge, which may come below
+//!    any lock, only wakes the first of those who wait for memory. Debug builds check the order in
+//!    which locks are taken.
+//! 5. Whoever watches a task learns of each piece that comes or goes, or that it has missed some.
 //!
 //! Non-goals: fetching, verifying, deciding what to fetch. Nothing here touches a disk.
 
 mod budget;
 mod buffer;
 mod keep;
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests;
 mod slabs;
 mod store;
+mod sync;
 mod task;
 
 pub use budget::{Budget, Charge};

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use crate::sync::{Mutex, Rank};
 
 /// Memory for the pieces' usual sizes, in huge pages where the kernel has them.
 ///
@@ -14,13 +14,24 @@ use parking_lot::Mutex;
 /// huge page each: two pieces of 1 MiB share a slab, larger ones have slabs of their own. What has
 /// any other size (a content's tail) comes from the allocator.
 ///
+/// A half that was given back stays so: the kernel is told not to back its slab by a huge page again as
+/// long as its other half alone is used, which it does in the background otherwise, and then twice as much
+/// is resident as anybody was charged for.
+///
 /// Invariant: what is resident here and belongs to no piece is at most [`HALVES_MAX`] halves and
 /// [`IDLE_MAX`] bytes of slabs, whatever sizes came and went; the rest goes back to the kernel at
 /// once. That much is kept because in a full cache one piece leaves for each that comes, and memory
 /// that was touched just now costs nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slabs {
     free: Mutex<Free>,
+}
+
+impl Default for Slabs {
+    fn default() -> Self {
+        let free = Mutex::new(Rank::Slabs, Free::default());
+        Self { free }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +133,14 @@ impl Slabs {
         let slab = match free.idle_of(SLAB) {
             Some(slab) => slab,
             None => match free.cold.pop_first() {
-                Some(half) => return Some(half),
+                Some(half) => {
+                    Run {
+                        at: half,
+                        len: HALF,
+                    }
+                    .warm();
+                    return Some(half);
+                }
                 None => map(SLAB)?,
             },
         };
@@ -195,10 +213,25 @@ impl Drop for Free {
 }
 
 impl Run {
-    /// Gives the pages back to the kernel; the addresses stay ours.
+    /// Gives the pages back to the kernel for good; the addresses stay ours.
     fn cool(self) {
-        // SAFETY: the range is part of a mapping of ours, and no piece lies in it.
-        unsafe { libc::madvise(self.pointer(), self.len, libc::MADV_DONTNEED) };
+        // First that no huge page may come back, or one might in between.
+        #[cfg(target_os = "linux")]
+        self.advise(libc::MADV_NOHUGEPAGE);
+        self.advise(libc::MADV_DONTNEED);
+    }
+
+    /// All of its slab is used: it may be a huge page again.
+    fn warm(self) {
+        #[cfg(target_os = "linux")]
+        self.advise(libc::MADV_HUGEPAGE);
+    }
+
+    /// Tells the kernel how the pages are used. It may refuse: where huge pages are switched off, or when the
+    /// process has too many mappings. Then there are small pages, or more of them.
+    fn advise(self, advice: libc::c_int) {
+        // SAFETY: the range is part of a mapping of ours, and where its bytes get lost no piece lies in it.
+        unsafe { libc::madvise(self.pointer(), self.len, advice) };
     }
 
     fn unmap(self) {
@@ -242,14 +275,8 @@ fn map(len: usize) -> Option<usize> {
             .unmap();
         }
     }
-    let run = Run { at, len };
-    // Where huge pages are switched off this fails, and small ones do.
-    #[cfg(target_os = "linux")]
-    // SAFETY: the range was mapped above.
-    unsafe {
-        libc::madvise(run.pointer(), len, libc::MADV_HUGEPAGE)
-    };
-    Some(run.at)
+    Run { at, len }.warm();
+    Some(at)
 }
 
 #[cfg(all(test, not(feature = "loom")))]
@@ -301,6 +328,54 @@ mod tests {
             drop(first);
             assert_eq!(at(&Memory::new(len, Some(&slabs))), place);
         }
+    }
+
+    /// What the kernel does in the background, at once. `false` when it did not.
+    #[cfg(target_os = "linux")]
+    fn collapse(slab: usize) -> bool {
+        // Since Linux 6.1.
+        const MADV_COLLAPSE: libc::c_int = 25;
+        let at: *mut libc::c_void = ptr::with_exposed_provenance_mut(slab);
+        // SAFETY: the range is a slab of ours; its bytes stay.
+        unsafe { libc::madvise(at, SLAB, MADV_COLLAPSE) == 0 }
+    }
+
+    /// Resident bytes of a half.
+    #[cfg(target_os = "linux")]
+    fn resident(half: usize) -> usize {
+        const PAGE: usize = 4 << 10;
+        let mut pages = vec![0u8; HALF / PAGE];
+        let at: *mut libc::c_void = ptr::with_exposed_provenance_mut(half);
+        // SAFETY: the range is mapped, and there is a byte for each page.
+        let result = unsafe { libc::mincore(at, HALF, pages.as_mut_ptr()) };
+        assert_eq!(result, 0);
+        pages.iter().filter(|&page| page & 1 == 1).count() * PAGE
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_takes_no_cold_half_back() {
+        let slabs: Arc<Slabs> = Arc::default();
+        let new = || Memory::new(HALF, Some(&slabs));
+        let mut pieces: Vec<Memory> = (0..4 * HALVES_MAX).map(|_| new()).collect();
+        pieces.iter().for_each(|piece| mark(piece, 1));
+        // Every other one goes, the first halves: more than are kept.
+        let mut keep = false;
+        pieces.retain(|_| {
+            keep = !keep;
+            !keep
+        });
+        let cold: Vec<usize> = slabs.free.lock().cold.iter().copied().collect();
+        assert_eq!(cold.len(), HALVES_MAX);
+        for &half in &cold {
+            assert_eq!(resident(half), 0);
+            collapse(half & !(SLAB - 1));
+            assert_eq!(resident(half), 0, "nobody was charged for that");
+        }
+        // Used again, such a slab is as good as any.
+        pieces.extend((0..2 * HALVES_MAX).map(|_| new()));
+        pieces.iter().for_each(|piece| mark(piece, 2));
+        assert!(slabs.free.lock().cold.is_empty());
     }
 
     #[test]

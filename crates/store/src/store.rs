@@ -1,15 +1,15 @@
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use pantala_core::{Geometry, PieceIndex, TaskId, Turn, control::Copies};
-use parking_lot::Mutex;
 
-use crate::{Budget, Eviction, Keep, TaskPieces, budget::Evict};
+use crate::{
+    Budget, Eviction, Keep, TaskPieces,
+    budget::Evict,
+    sync::{AtomicU64, Mutex, Ordering, Rank},
+};
 
 /// The piece data cache and the pieces in flight of one peer.
 #[derive(Debug, Clone)]
@@ -46,8 +46,8 @@ impl Store {
     pub fn new(budget: Arc<Budget>, eviction: Eviction) -> Self {
         let shelf = Arc::new(Shelf {
             budget: budget.clone(),
-            tasks: Mutex::default(),
-            keep: Mutex::new(Keep::new(eviction)),
+            tasks: Mutex::new(Rank::Tasks, HashMap::new()),
+            keep: Mutex::new(Rank::Keep, Keep::new(eviction)),
             evicted: AtomicU64::new(0),
         });
         let weak = Arc::downgrade(&shelf);
@@ -117,14 +117,15 @@ impl Shelf {
         keep.claim(task, piece, claimed);
     }
 
-    pub(crate) fn serve_line(&self) {
-        self.budget.serve_line();
+    /// Something may have become evictable.
+    pub(crate) fn nudge(&self) {
+        self.budget.nudge();
     }
 
     pub(crate) fn pinned(&self, task: TaskId, piece: PieceIndex, pins: u32) {
         self.keep.lock().set_pins(task, piece, pins);
         if pins == 0 {
-            self.budget.serve_line();
+            self.nudge();
         }
     }
 
@@ -135,9 +136,7 @@ impl Shelf {
     pub(crate) fn touched(&self, task: TaskId, piece: PieceIndex) {
         self.keep.lock().touch(task, piece);
         // An upload has just let go of a piece that could not be evicted before.
-        if self.budget.waiting() > 0 {
-            self.budget.serve_line();
-        }
+        self.nudge();
     }
 
     pub(crate) fn gone(&self, task: TaskId, piece: PieceIndex) {

@@ -4,10 +4,13 @@ use std::{
 };
 
 use pantala_core::{Geometry, PieceIndex, PieceSet, TaskId};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 
-use crate::{PieceBuffer, store::Shelf};
+use crate::{
+    PieceBuffer,
+    store::Shelf,
+    sync::{Mutex, Rank},
+};
 
 /// What this peer has of a piece.
 #[derive(Debug, Clone)]
@@ -62,6 +65,10 @@ struct Waker {
     unverified: bool,
 }
 
+/// What is behind the lock.
+///
+/// Whatever takes a buffer out of a slot hands it on, for its caller to drop once the lock is released: it
+/// may be the last holder, and giving a piece's memory back takes system calls.
 #[derive(Debug)]
 struct State {
     geometry: Geometry,
@@ -123,13 +130,16 @@ impl TaskPieces {
         Arc::new(Self {
             id,
             shelf,
-            state: Mutex::new(State {
-                geometry,
-                slots: BTreeMap::new(),
-                closed: false,
-            }),
+            state: Mutex::new(
+                Rank::Pieces,
+                State {
+                    geometry,
+                    slots: BTreeMap::new(),
+                    closed: false,
+                },
+            ),
             news: broadcast::Sender::new(NEWS_BACKLOG),
-            wakers: Mutex::new(Vec::new()),
+            wakers: Mutex::new(Rank::Wakers, Vec::new()),
         })
     }
 
@@ -216,7 +226,7 @@ impl TaskPieces {
     /// `buffer` is what children (and readers, when it is `trusted`) see of the piece from now on.
     /// An untrusted buffer never replaces one that is further.
     pub fn filling(&self, piece: PieceIndex, buffer: &Arc<PieceBuffer>, trusted: bool) {
-        {
+        let before = {
             let mut state = self.state.lock();
             if state.closed {
                 return;
@@ -234,11 +244,12 @@ impl TaskPieces {
                 }
                 _ => {}
             }
-            entry.slot = Some(Present::Filling {
+            entry.slot.replace(Present::Filling {
                 buffer: buffer.clone(),
                 trusted,
-            });
-        }
+            })
+        };
+        drop(before);
         if trusted {
             self.wake();
         } else {
@@ -255,22 +266,23 @@ impl TaskPieces {
     /// The piece is complete and its bytes are right: it goes into the piece data cache.
     pub fn seal(&self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
         let shelf = self.shelf.upgrade();
-        let pins = {
+        let (before, pins) = {
             let mut state = self.state.lock();
             if state.closed {
                 return;
             }
             let entry = state.slots.entry(piece).or_default();
-            entry.slot = Some(Present::Held(buffer));
+            let before = entry.slot.replace(Present::Held(buffer));
             if let Some(shelf) = &shelf {
                 // Before anybody can change what was read here: a claim that ends meanwhile would
                 // be taken for one that lasts.
                 shelf.sealed(self.id, piece, entry.pins, entry.claims > 0);
             }
-            entry.pins
+            (before, entry.pins)
         };
+        drop(before);
         if let Some(shelf) = shelf.filter(|_| pins == 0) {
-            shelf.serve_line();
+            shelf.nudge();
         }
         let _ = self.news.send(Change::Held(piece));
         self.wake();
@@ -283,16 +295,17 @@ impl TaskPieces {
             let State { slots, .. } = &mut *state;
             match slots.get_mut(&piece) {
                 Some(entry) if matches!(entry.slot, Some(Present::Filling { .. })) => {
-                    entry.slot = None;
+                    let lost = entry.slot.take();
                     if entry.is_idle() {
                         slots.remove(&piece);
                     }
-                    true
+                    lost
                 }
-                _ => false,
+                _ => None,
             }
         };
-        if lost {
+        if lost.is_some() {
+            drop(lost);
             let _ = self.news.send(Change::Lost(piece));
             self.wake();
         }
@@ -367,14 +380,15 @@ impl TaskPieces {
 
     /// Lets go of everything, for good: the content is wrong, or the peer stops.
     pub fn close(&self) {
-        let pieces: Vec<PieceIndex> = {
+        let slots = {
             let mut state = self.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.slots).into_keys().collect()
+            std::mem::take(&mut state.slots)
         };
         if let Some(shelf) = self.shelf.upgrade() {
-            pieces.iter().for_each(|&piece| shelf.gone(self.id, piece));
+            slots.keys().for_each(|&piece| shelf.gone(self.id, piece));
         }
+        drop(slots);
         let _ = self.news.send(Change::Closed);
         self.wake();
     }

@@ -21,6 +21,12 @@ impl Picker {
         match event {
             Event::ReaderOpened { reader, first, end } => self.opened(reader, first, end),
             Event::ReaderTook { reader, next } => return self.took(reader, next),
+            Event::ReaderRests { reader, rests } => {
+                let now = self.now;
+                if let Some(window) = self.readers.get_mut(reader) {
+                    window.rest(rests, now);
+                }
+            }
             Event::ReaderClosed { reader } => {
                 self.readers.remove(reader);
             }

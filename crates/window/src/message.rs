@@ -123,6 +123,14 @@ pub enum Event {
         /// The piece it needs next.
         next: PieceIndex,
     },
+    /// A reader has stopped taking what is there, or takes again. Nothing is kept or brought for a reader
+    /// that rests: its memory serves others, and what it needs comes again when it goes on.
+    ReaderRests {
+        /// Which.
+        reader: ReaderId,
+        /// Whether it rests now.
+        rests: bool,
+    },
     /// A reader went away or is done.
     ReaderClosed {
         /// Which.

@@ -264,16 +264,21 @@ impl Picker {
             return false;
         };
         let within = |(low, high)| window.base() <= low && high < window.edge();
-        self.class != Class::Paused && !self.minds_origin() && self.work.ends().is_none_or(within)
+        self.class != Class::Paused
+            && !window.rests()
+            && !self.minds_origin()
+            && self.work.ends().is_none_or(within)
     }
 
     /// Finds what the windows lack.
     fn want(&self, wanted: &mut Wanted) {
         wanted.clear();
         for window in self.readers.values() {
+            // What has begun to come is let come.
+            let begun_only = self.class == Class::Paused || window.rests();
             for (distance, piece) in window.pieces().enumerate() {
-                let under_way = || self.work.contains(piece);
-                if !self.held.contains(piece) && (self.class != Class::Paused || under_way()) {
+                let under_way = || self.work.get(piece).is_some_and(Work::is_busy);
+                if !self.held.contains(piece) && (!begun_only || under_way()) {
                     wanted.add(piece, distance as u32);
                 }
             }
@@ -299,7 +304,7 @@ impl Picker {
 
     fn pin(&mut self) {
         let windows = self.readers.values();
-        let spans = windows.map(|window| (window.base(), window.edge()));
+        let spans = windows.map(Window::kept);
         let actions = &mut self.actions;
         self.pins.follow(spans, |piece, pin| {
             actions.push_back(match pin {

@@ -331,7 +331,8 @@ impl Picker {
     fn heads(&self) -> impl Iterator<Item = (PieceIndex, Time)> + use<> {
         let windows = self.readers.values().rev();
         let mut waiting = windows
-            .filter(|window| !self.held.contains(window.base()) && window.base() < window.edge())
+            .filter(|window| !window.rests() && window.base() < window.edge())
+            .filter(|window| !self.held.contains(window.base()))
             .map(|window| (window.base(), window.head_since()));
         let (first, second) = (waiting.next(), waiting.next());
         // Mostly there is one reader: nothing is allocated for that.

@@ -10,6 +10,8 @@ pub struct Window {
     size: u32,
     /// Since when the reader has needed the piece at the base.
     head_since: Time,
+    /// The reader takes nothing of what is there.
+    rests: bool,
 }
 
 /// Where an adaptive window starts: enough to keep a few parents busy, little enough for many
@@ -34,6 +36,29 @@ impl Window {
             end,
             size: size.min(share).max(1),
             head_since: now,
+            rests: false,
+        }
+    }
+
+    /// The reader has stopped taking, or takes again: from now on it waits for the piece at the base.
+    pub fn rest(&mut self, rests: bool, now: Time) {
+        if self.rests && !rests {
+            self.head_since = now;
+        }
+        self.rests = rests;
+    }
+
+    /// Whether the reader takes nothing of what is there. Then nothing is to be kept for it, and nothing
+    /// more to be brought.
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
+    /// The pieces that must stay: from the first up to the end.
+    pub fn kept(&self) -> (PieceIndex, PieceIndex) {
+        match self.rests {
+            true => (self.base, self.base),
+            false => (self.base, self.edge()),
         }
     }
 

@@ -42,6 +42,10 @@ struct World {
     vouched: BTreeSet<u32>,
     parents: BTreeMap<ParentId, BTreeSet<u32>>,
     readers: BTreeMap<ReaderId, (u32, u32)>,
+    /// Readers that take nothing.
+    resting: BTreeSet<ReaderId>,
+    /// Pieces that were asked for and are not held yet.
+    begun: BTreeSet<u32>,
     supernode: bool,
     asked_lease: Vec<u32>,
     numbers: u64,
@@ -67,6 +71,8 @@ impl World {
             vouched: BTreeSet::new(),
             parents: BTreeMap::new(),
             readers: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            begun: BTreeSet::new(),
             supernode: true,
             asked_lease: Vec::new(),
             numbers: 0,
@@ -97,8 +103,14 @@ impl World {
                 attempt,
                 piece,
                 parent,
+                hedge,
                 ..
             } => {
+                // What has begun may go on elsewhere.
+                let fresh = self.begun.insert(piece.get());
+                let rests = |reader| self.resting.contains(reader);
+                let nobody = self.readers.keys().all(rests);
+                assert!(hedge || !fresh || !nobody, "a piece begun for nobody");
                 assert!(self.parents.contains_key(&parent), "a request to nobody");
                 assert!(!self.held.contains(&piece.get()), "a held piece asked for");
                 self.attempts.insert(attempt, (piece.get(), parent, false));
@@ -160,11 +172,14 @@ impl World {
 
     fn check(&self) {
         let snapshot = self.picker.snapshot();
-        let mut allowed = BTreeSet::new();
+        let (mut allowed, mut needed) = (BTreeSet::new(), BTreeSet::new());
         for &(reader, base, size, _) in &snapshot.windows {
             assert!(size <= self.share, "a window larger than its share");
             assert_eq!(base.get(), self.readers[&reader].0, "a base of its own");
             allowed.extend(base.get()..base.get() + size);
+            if !self.resting.contains(&reader) {
+                needed.extend(base.get()..base.get() + size);
+            }
         }
         let mut asked: BTreeMap<u32, usize> = BTreeMap::new();
         for (piece, ..) in self.attempts.values() {
@@ -174,7 +189,7 @@ impl World {
             assert!(times <= 2, "piece {piece} asked for {times} times");
             assert!(allowed.contains(&piece), "piece {piece} is in no window");
         }
-        assert!(self.pinned.is_subset(&allowed));
+        assert!(self.pinned.is_subset(&needed), "memory is kept for nobody");
     }
 
     fn seal(&mut self, piece: u32) {
@@ -182,6 +197,7 @@ impl World {
             return;
         }
         self.leased.remove(&piece);
+        self.begun.remove(&piece);
         self.attempts
             .retain(|_, (of, _, complete)| *of != piece || !*complete);
         for run in self.runs.values_mut().filter(|run| run.at == piece) {
@@ -199,6 +215,9 @@ impl World {
     /// Every reader takes what is there, in order.
     fn read(&mut self) {
         for reader in self.readers.keys().copied().collect::<Vec<_>>() {
+            if self.resting.contains(&reader) {
+                continue;
+            }
             while let Some(&(next, end)) = self.readers.get(&reader)
                 && next < end
                 && self.held.contains(&next)
@@ -224,6 +243,7 @@ impl World {
             1 => {
                 if let Some(reader) = self.readers.keys().copied().nth(nth(self.readers.len())) {
                     self.readers.remove(&reader);
+                    self.resting.remove(&reader);
                     self.tell(Event::ReaderClosed { reader });
                 }
             }
@@ -323,6 +343,11 @@ impl World {
                 self.class = class;
                 self.tell(Event::Class(class));
             }
+            23 => {
+                if let Some(reader) = self.readers.keys().copied().nth(nth(self.readers.len())) {
+                    self.rest(reader, !self.resting.contains(&reader));
+                }
+            }
             _ => {
                 self.now = self.now + Duration::from_millis(u64::from(n % 400));
                 self.tell(Event::Tick);
@@ -346,6 +371,15 @@ impl World {
                 end: Some(p(end)),
             });
         }
+    }
+
+    /// A reader stops taking, or goes on.
+    fn rest(&mut self, reader: ReaderId, rests: bool) {
+        match rests {
+            true => self.resting.insert(reader),
+            false => self.resting.remove(&reader),
+        };
+        self.tell(Event::ReaderRests { reader, rests });
     }
 
     fn parent_up(&mut self) {
@@ -452,6 +486,10 @@ impl World {
         if self.class != Class::Foreground {
             self.tell(Event::Class(Class::Background));
         }
+        for reader in self.resting.clone() {
+            self.rest(reader, false);
+        }
+        self.read();
         for _ in 0..3000 {
             if self.readers.values().all(|&(next, end)| next >= end) {
                 return;
@@ -510,7 +548,7 @@ proptest! {
         seed in any::<u64>(),
         adaptive in any::<bool>(),
         up in any::<bool>(),
-        happenings in prop::collection::vec((0u8..25, any::<u32>()), 0..250),
+        happenings in prop::collection::vec((0u8..26, any::<u32>()), 0..250),
     ) {
         let window = if adaptive {
             WindowSize::Adaptive { min: 2, max: 16 }

@@ -14,7 +14,7 @@ fn defaults_are_as_documented() {
     assert_eq!((get.memory, get.window), (256 << 20, Window::Auto));
     assert_eq!(get.daemon, DaemonUse::Auto);
     assert_eq!(get.daemon_addr.to_string(), "127.0.0.1:65001");
-    assert_eq!(get.peer_listen.to_string(), "0.0.0.0:0");
+    assert_eq!(get.peer_listen.to_string(), "127.0.0.1:0");
     assert_eq!(
         (get.advertise, get.limit_rate, get.timeout),
         (None, None, None)
@@ -23,7 +23,13 @@ fn defaults_are_as_documented() {
 
     let daemon = dfdaemon(&[]).unwrap();
     assert_eq!(daemon.listen.to_string(), "127.0.0.1:65001");
-    assert_eq!(daemon.peer_listen.to_string(), "0.0.0.0:65002");
+    assert_eq!(daemon.peer_listen.to_string(), "127.0.0.1:65002");
+    assert_eq!(daemon.client_timeout, Duration::from_secs(300));
+    assert_eq!(daemon.connections, 2048);
+    let small = dfdaemon(&["--memory", "4MiB"]).unwrap();
+    assert_eq!(small.connections, 64);
+    let large = dfdaemon(&["--memory", "64GiB"]).unwrap();
+    assert_eq!(large.connections, 4096);
     assert_eq!(daemon.supernode_listen.to_string(), "127.0.0.1:8002");
     assert!(daemon.supernode.is_empty());
     assert_eq!(
@@ -231,6 +237,40 @@ fn urls_that_cannot_be_downloaded_are_refused() {
         message.contains("URL gopher://origin.example/f: "),
         "{message}"
     );
+}
+
+#[test]
+fn peers_are_served_beyond_loopback_only_where_some_can_come_from() {
+    let daemon = |flags: &[&str]| dfdaemon(flags).unwrap().peer_listen.to_string();
+    let get = |flags: &[&str]| dfget(flags).unwrap().peer_listen.to_string();
+    for here in [
+        "127.0.0.1:8002",
+        "localhost:8002",
+        "LOCALHOST.:8002",
+        "[::1]:8002",
+        "127.9.9.9:1",
+    ] {
+        assert_eq!(daemon(&["--supernode", here]), "127.0.0.1:65002", "{here}");
+        assert_eq!(get(&["--supernode", here]), "127.0.0.1:0", "{here}");
+    }
+    for there in [
+        "10.0.0.1:8002",
+        "super.example:8002",
+        "localhost:1,[fd00::1]:1",
+    ] {
+        assert_eq!(daemon(&["--supernode", there]), "0.0.0.0:65002", "{there}");
+        assert_eq!(get(&["--supernode", there]), "0.0.0.0:0", "{there}");
+        let told = ["--supernode", there, "--peer-listen", "127.0.0.1:7"];
+        assert_eq!(daemon(&told), "127.0.0.1:7");
+        assert_eq!(get(&told), "127.0.0.1:7");
+    }
+    // Others can find the supernode inside, or are told where this peer is.
+    assert_eq!(
+        daemon(&["--supernode-listen", "0.0.0.0:8002"]),
+        "0.0.0.0:65002"
+    );
+    assert_eq!(daemon(&["--advertise", "10.0.0.1:9"]), "0.0.0.0:65002");
+    assert_eq!(daemon(&["--peer-listen", "0.0.0.0:7"]), "0.0.0.0:7");
 }
 
 #[test]

@@ -216,11 +216,8 @@ impl Driver {
     }
 
     pub(super) fn source(&self) -> Option<&OriginSource> {
-        let reader = self
-            .readers
-            .values()
-            .next()
-            .map(|(reader, _)| &reader.source);
+        let reader = self.readers.values().next();
+        let reader = reader.map(|told| &told.reader.source);
         reader.or(self.last_source.as_ref())
     }
 

@@ -20,7 +20,7 @@ impl Driver {
     /// here nor at a child; and then it pauses while somebody here waits for another one.
     pub(super) fn classify(&mut self) {
         let waited_for = |reader: &Reader| !reader.background;
-        let readers = || self.readers.values().map(|(reader, _)| &**reader);
+        let readers = || self.readers.values().map(|told| &*told.reader);
         let background = !self.readers.is_empty()
             && !readers().any(waited_for)
             && self.handle.awaited.load(Ordering::Relaxed) == 0;
@@ -55,6 +55,7 @@ impl Driver {
     fn starves(&self, reader: &Reader) -> bool {
         let next = reader.next();
         !reader.background
+            && !reader.rests()
             && reader.end.is_none_or(|end| next < end)
             && self.handle.pieces.geometry().has(next)
             && !matches!(self.handle.pieces.slot(next), Slot::Held(_))

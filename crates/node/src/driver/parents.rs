@@ -4,6 +4,10 @@ use super::*;
 
 impl Driver {
     pub(super) fn set_parents(&mut self, parents: Parents) {
+        if let LinksKept::GivenUp = self.links_kept {
+            self.wanted_parents = parents;
+            return;
+        }
         let mut wanted: Vec<PeerAddr> = parents.preferred.iter().copied().flatten().collect();
         wanted.extend(parents.others.iter().copied());
         let gone: Vec<PeerId> = self
@@ -42,6 +46,37 @@ impl Driver {
             }
         }
         self.prefer();
+    }
+
+    /// Gives up links that no reader uses.
+    pub(super) fn give_up_links(&mut self, now: Instant) {
+        if !self.readers.is_empty() || !self.attempts.is_empty() {
+            self.want_links();
+            return;
+        }
+        match self.links_kept {
+            LinksKept::Used => self.links_kept = LinksKept::Unused(now),
+            LinksKept::Unused(since) if now.duration_since(since) >= UNREAD => {
+                self.links_kept = LinksKept::GivenUp;
+                for linked in std::mem::take(&mut self.links).into_values() {
+                    self.parents.remove(&linked.id);
+                    if let Some(link) = linked.link {
+                        link.unfollow(self.handle.id);
+                        self.feed(Event::ParentDown { parent: linked.id });
+                    }
+                }
+                self.prefer();
+            }
+            LinksKept::Unused(_) | LinksKept::GivenUp => {}
+        }
+    }
+
+    /// Somebody reads: links that were given up are made again.
+    pub(super) fn want_links(&mut self) {
+        let before = std::mem::replace(&mut self.links_kept, LinksKept::Used);
+        if let LinksKept::GivenUp = before {
+            self.set_parents(self.wanted_parents.clone());
+        }
     }
 
     /// Tells the brain which of the preferred parents can be reached.

@@ -69,28 +69,52 @@ impl Driver {
             });
         }
         for (id, reader) in now {
-            let next = reader.next();
-            match self.readers.get_mut(&id) {
-                Some((_, told)) if *told == next => {}
-                Some((_, told)) => {
-                    *told = next;
-                    self.feed(Event::ReaderTook {
-                        reader: ReaderId(id),
-                        next,
-                    });
-                }
-                None => {
-                    self.sync_share();
-                    self.last_source = Some(reader.source.clone());
-                    let (first, end) = (next.max(reader.first), reader.end);
-                    self.readers.insert(id, (reader, first));
-                    self.feed(Event::ReaderOpened {
-                        reader: ReaderId(id),
-                        first,
-                        end,
-                    });
-                }
+            let (next, rests) = (reader.next(), reader.rests());
+            let Some(told) = self.readers.get_mut(&id) else {
+                self.opened(id, reader);
+                continue;
+            };
+            let moved = std::mem::replace(&mut told.next, next) != next;
+            let turned = std::mem::replace(&mut told.rests, rests) != rests;
+            let reader = ReaderId(id);
+            if moved {
+                self.feed(Event::ReaderTook { reader, next });
             }
+            if turned {
+                self.feed(Event::ReaderRests { reader, rests });
+            }
+        }
+    }
+
+    fn opened(&mut self, id: u64, reader: Arc<Reader>) {
+        self.want_links();
+        self.sync_share();
+        self.last_source = Some(reader.source.clone());
+        let (first, end) = (reader.next().max(reader.first), reader.end);
+        let told = Told {
+            reader,
+            next: first,
+            rests: false,
+        };
+        self.readers.insert(id, told);
+        self.feed(Event::ReaderOpened {
+            reader: ReaderId(id),
+            first,
+            end,
+        });
+    }
+
+    /// Lets readers rest that have taken nothing for a while of what is there for them.
+    fn let_rest(&mut self, now: Instant) {
+        let pieces = &self.handle.pieces;
+        let mut rested = false;
+        for told in self.readers.values().filter(|told| !told.rests) {
+            let next = told.reader.next();
+            let has_bytes = || matches!(pieces.slot(next), Slot::Held(_));
+            rested |= told.reader.rest_unless_asked_since(now - REST, has_bytes);
+        }
+        if rested {
+            self.sync_readers();
         }
     }
 
@@ -118,8 +142,13 @@ impl Driver {
             self.fetch_failed(attempt, Failure::Busy, writer);
         }
         self.redial(now);
+        self.give_up_links(now);
+        if now >= self.rest_at {
+            self.rest_at = now + REST / 2;
+            self.let_rest(now);
+        }
         // What an upload held when somebody asked for room may be free by now.
-        self.ports.store.budget().serve_line();
+        self.ports.store.budget().nudge();
         if self
             .assumed
             .as_ref()
@@ -167,8 +196,9 @@ impl Driver {
         let slow = windows
             .iter()
             .all(|&(_, _, size, held)| held >= 2 && 2 * held > size);
+        let resting = self.readers.values().all(|told| told.rests);
         // That nothing comes is no parent's fault.
-        let slow = slow || self.class == Class::Paused;
+        let slow = slow || resting || self.class == Class::Paused;
         self.bound_since = slow.then(|| self.bound_since.unwrap_or(now));
         let bound = self.bound_since.is_some_and(|since| now - since >= BOUND);
         self.announcer.reader(position, bound);

@@ -21,6 +21,7 @@ use super::{
     request::bounds,
 };
 use crate::{
+    alone::Place,
     direct::Direct,
     error, key,
     readers::{OriginSource, Reader},
@@ -217,7 +218,7 @@ impl Node {
         opened: Arrival,
     ) -> Result<Opened, Refused> {
         let owed = Owed::new(self, key);
-        if self.is_crowded() {
+        if self.is_crowded() && !self.inner.alone.is_full() {
             let what = "this peer has more readers than its memory has pieces for";
             let error = Error::new(Who::Us, Kind::NoMemory, what);
             owed.say(Learned::Failed { error });
@@ -243,8 +244,14 @@ impl Node {
             owed.say(unshareable(&request));
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
-                None => Ok(self.opened_direct(response, &request)),
-                Some(_) => self.direct(request).await,
+                None if let Some(place) = self.inner.alone.try_enter() => {
+                    Ok(self.opened_direct(response, place, &request))
+                }
+                // Where there is no place the transfer must not take memory while it waits for one.
+                _ => {
+                    drop(response);
+                    self.direct(request).await
+                }
             };
         }
         self.begin(owed, response, request, opened).await
@@ -431,15 +438,21 @@ impl Node {
             expect: None,
             follow: request.follow,
         };
+        let place = self.inner.alone.enter().await;
         let charge = self.origin_buffer().await;
         let mut response = self.inner.ports.origin.get_or_refusal(asked).await?;
         response.body.hold(charge);
-        Ok(self.opened_direct(response, &request))
+        Ok(self.opened_direct(response, place, &request))
     }
 
-    fn opened_direct(&self, response: OriginResponse, request: &ContentRequest) -> Opened {
+    fn opened_direct(
+        &self,
+        response: OriginResponse,
+        place: Place,
+        request: &ContentRequest,
+    ) -> Opened {
         let limits = self.inner.rates.direct(request.limit_rate);
-        let direct = Direct::new(response, request.range, request.digest, limits);
+        let direct = Direct::new(response, place, request.range, request.digest, limits);
         Opened::Direct(Box::new(direct))
     }
 
@@ -464,9 +477,13 @@ impl Node {
             let (start, end) = bounds(request.range, length)?;
             let geometry = task.pieces.geometry();
             let last = end.map(|end| geometry.piece_after(end));
-            let reader =
-                task.readers
-                    .open(geometry.piece_at(start), last, source, request.background);
+            let reader = task.readers.open(
+                geometry.piece_at(start),
+                last,
+                source,
+                request.background,
+                opened.counted.clone(),
+            );
             Ok((task.clone(), reader, length, start, end))
         });
         let Some(found) = found else {
@@ -496,6 +513,7 @@ impl Node {
             digest,
             limit_rate: request.limit_rate,
             admission,
+            memory: self.inner.config.memory,
             opened: opened.at,
             counted: opened.counted.clone(),
             tracker: ports.tracker.clone(),

@@ -11,21 +11,45 @@ use crate::{rates::TaskRates, task::Planned};
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 const PIECE: u64 = 1 << 20;
 
+/// Children that the server below has at once.
+const CHILDREN_HERE: usize = 4;
+
 /// A server with a task of three pieces.
 fn server() -> Arc<PeerServer> {
-    let tasks = Arc::new(Tasks::default());
-    let store = Store::new(Budget::new(16 << 20), pantala_store::Eviction::default());
-    let pieces = store.open(TASK, Geometry::new(Some(3 * PIECE)));
-    for piece in 0..3 {
-        let charge = store.budget().try_charge(PIECE).unwrap();
+    let server = Arc::new(PeerServer {
+        me: PeerId::from_bytes([1; 16]),
+        tasks: Arc::default(),
+        metrics: Metrics::new(),
+        slots: Arc::new(Semaphore::new(1)),
+        background_slots: Arc::new(Semaphore::new(1)),
+        children: Seats::new(CHILDREN_HERE, 0),
+        line: Arc::default(),
+        tracker: TaskTracker::new(),
+        cancel: CancellationToken::new(),
+    });
+    add_task_of(&server, TASK, 3, PIECE);
+    server
+}
+
+/// A task of one piece comes.
+fn add_task(server: &PeerServer, task: TaskId) {
+    add_task_of(server, task, 1, 1);
+}
+
+fn add_task_of(server: &PeerServer, task: TaskId, count: u32, size: u64) {
+    let length = u64::from(count) * size;
+    let store = Store::new(Budget::new(length), pantala_store::Eviction::default());
+    let pieces = store.open(task, Geometry::new(Some(length)));
+    for piece in 0..count {
+        let charge = store.budget().try_charge(size).unwrap();
         let (buffer, mut writer) = PieceBuffer::charged(charge);
-        writer.append(&vec![piece as u8; PIECE as usize]);
+        writer.append(&vec![piece as u8; size as usize]);
         drop(writer);
         pieces.seal(PieceIndex::new(piece), buffer);
     }
-    tasks.get_or_insert(TASK, || {
+    server.tasks.get_or_insert(task, || {
         Arc::new(TaskHandle {
-            id: TASK,
+            id: task,
             key: ResourceKey::of_url("http://origin/file", b"", Class::Anonymous),
             resources: Default::default(),
             shown: String::new(),
@@ -40,16 +64,6 @@ fn server() -> Arc<PeerServer> {
             read_ahead: false.into(),
         })
     });
-    Arc::new(PeerServer {
-        me: PeerId::from_bytes([1; 16]),
-        tasks,
-        metrics: Metrics::new(),
-        slots: Arc::new(Semaphore::new(1)),
-        background_slots: Arc::new(Semaphore::new(1)),
-        line: Arc::default(),
-        tracker: TaskTracker::new(),
-        cancel: CancellationToken::new(),
-    })
 }
 
 fn want(request: u32, urgency: u32) -> ToParent {
@@ -153,4 +167,115 @@ async fn background_does_not_keep_a_slot_from_the_foreground() {
     first.say(&[want(0, BACKGROUND)]).await;
     second.say(&[want(1, 0)]).await;
     assert_eq!(second.served().await, [1]);
+}
+
+/// Longer than anything that ends by itself, on a clock that does not wait for it.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether the parent closes the connection sooner or later.
+async fn is_closed(child: &mut Asking) -> bool {
+    let end = async {
+        loop {
+            match child.read.from_parent().await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    };
+    tokio::time::timeout(FOR_EVER, end).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_says_nothing_is_not_kept() {
+    let mut child = Asking::connect(listening(&server()).await).await;
+    assert!(is_closed(&mut child).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_wants_nothing_is_not_kept() {
+    let mut child = Asking::connect(listening(&server()).await).await;
+    let peer = PeerId::from_bytes([2; 16]);
+    let unfollow = ToParent::Unfollow { task: TASK };
+    child
+        .say(&[
+            ToParent::Hello { peer },
+            ToParent::Follow { task: TASK },
+            unfollow,
+        ])
+        .await;
+    assert!(is_closed(&mut child).await);
+}
+
+#[tokio::test]
+async fn children_that_want_nothing_make_room() {
+    let server = server();
+    let addr = listening(&server).await;
+    let mut silent = Vec::new();
+    for _ in 0..CHILDREN_HERE {
+        let mut child = Asking::connect(addr).await;
+        child.say(&[ToParent::Follow { task: TASK }]).await;
+        // What is held here has been told.
+        assert!(child.read.from_parent().await.is_ok());
+        silent.push(child);
+    }
+    let mut late = Asking::connect(addr).await;
+    late.say(&[want(1, 0)]).await;
+    assert_eq!(late.served().await, [1]);
+    assert!(is_closed(&mut silent[0]).await, "it came first");
+}
+
+#[tokio::test]
+async fn a_child_is_told_of_the_tasks_it_asked_about_last() {
+    let server = server();
+    let mut child = Asking::connect(listening(&server).await).await;
+    let of = |number: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        TaskId::from_bytes(id)
+    };
+    let many: Vec<ToParent> = (0..UNKNOWN_TASKS as u32 + 10)
+        .map(|number| ToParent::Follow { task: of(number) })
+        .collect();
+    child.say(&many).await;
+    child.say(&[want(0, 0)]).await;
+    assert_eq!(child.served().await, [0], "all of that has been heard");
+    for number in [0, UNKNOWN_TASKS as u32 + 9] {
+        add_task(&server, of(number));
+    }
+    let told = async {
+        loop {
+            match child.read.from_parent().await.unwrap().unwrap() {
+                Incoming::Message(ToChild::Holds { task, .. }) => break task,
+                Incoming::Data(_) => child.read.skip_data().await.unwrap(),
+                Incoming::Message(_) => {}
+            }
+        }
+    };
+    assert_eq!(told.await, of(UNKNOWN_TASKS as u32 + 9));
+}
+
+#[tokio::test]
+async fn who_takes_nothing_keeps_no_slot() {
+    let server = server();
+    let addr = listening(&server).await;
+    // More than the kernel takes of what nobody reads.
+    let big = TaskId::from_bytes([8; 32]);
+    add_task_of(&server, big, 32, PIECE);
+    let mut frozen = Asking::connect(addr).await;
+    let wants: Vec<ToParent> = (0..32)
+        .map(|piece| ToParent::Want {
+            request: piece,
+            task: big,
+            piece: PieceIndex::new(piece),
+            offset: 0,
+            urgency: 0,
+        })
+        .collect();
+    frozen.say(&wants).await;
+    assert!(frozen.read.from_parent().await.is_ok());
+    let mut other = Asking::connect(addr).await;
+    other.say(&[want(1, 0)]).await;
+    // The only slot is free again long before the frozen child is cut off.
+    let served = tokio::time::timeout(STUCK / 2, other.served()).await;
+    assert_eq!(served.expect("the slot is free"), [1]);
 }

@@ -90,6 +90,7 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
     let wanted: StreamRequest = serde_json::from_slice(&body.to_bytes())
         .map_err(|error| bad(format!("cannot read the request: {error}")))?;
     let wanted = content_request(context, &wanted)?;
+    let mut alone = false;
     let (meta, task, start, end, first, rest): (_, _, _, _, _, Blocks) =
         match content::begin(&context.node, &wanted)
             .await
@@ -106,11 +107,15 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
                 let stream = direct.wanted()?;
                 let (start, end) = stream.bounds();
                 let rest = Box::pin(stream.into_stream());
+                alone = true;
                 (meta, None, start, end, None, rest)
             }
         };
     let length = end.map(|end| end.saturating_sub(start));
     let mut body = ContentBody::new(first, rest, length);
+    if alone {
+        body = body.alone();
+    }
     if trailers {
         body = body.with_trailers(last_words);
     }

@@ -16,4 +16,5 @@ mod packages;
 mod private;
 mod rates;
 mod runtimes;
+mod stalled;
 mod swarm;

@@ -1,0 +1,129 @@
+//! What a link keeps, and for how long.
+
+use std::{future::pending, time::Duration};
+
+use pantala_core::Geometry;
+use pantala_store::{Budget, Eviction, PieceBuffer, Store};
+use pantala_wire::link::ToParent;
+use tokio::{net::TcpListener, time::timeout};
+
+use super::*;
+use crate::{
+    rates::TaskRates,
+    task::{Planned, TaskHandle},
+};
+
+const TASK: TaskId = TaskId::from_bytes([7; 32]);
+const PARENT: PeerId = PeerId::from_bytes([9; 16]);
+const PIECE: u64 = 64;
+/// Longer than anything that ends by itself, on a clock that does not wait for it.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+fn want(store: &Store, commands: &mpsc::Sender<Command>) -> Want {
+    let charge = store.budget().try_charge(PIECE).expect("room");
+    Want {
+        attempt: AttemptId(1),
+        task: TASK,
+        piece: PieceIndex::new(0),
+        urgency: 0,
+        writer: PieceBuffer::charged(charge).1,
+        pieces: store.open(TASK, Geometry::new(Some(PIECE))),
+        limits: Limits::default(),
+        commands: commands.clone(),
+    }
+}
+
+fn follow(commands: &mpsc::Sender<Command>) -> Order {
+    let commands = commands.clone();
+    Order::Follow {
+        task: TASK,
+        commands,
+    }
+}
+
+#[test]
+fn a_task_that_goes_takes_its_requests_along() {
+    let store = Store::new(Budget::new(4 * PIECE), Eviction::default());
+    let (commands, _heard) = mpsc::channel(4);
+    let (state, mut out, mut next) = (LinkState::default(), BytesMut::new(), 0);
+    state.carry_out(follow(&commands), &mut next, &mut out);
+    state.carry_out(Order::Want(want(&store, &commands)), &mut next, &mut out);
+    assert_eq!(store.budget().used(), PIECE);
+    state.carry_out(Order::Unfollow { task: TASK }, &mut next, &mut out);
+    assert_eq!(store.budget().used(), 0, "the parent may never answer");
+
+    // The same while a block of it is being read.
+    state.carry_out(follow(&commands), &mut next, &mut out);
+    state.carry_out(Order::Want(want(&store, &commands)), &mut next, &mut out);
+    let reading = state.take(1).expect("the request is open");
+    state.carry_out(Order::Unfollow { task: TASK }, &mut next, &mut out);
+    state.put_back(1, reading);
+    assert_eq!(store.budget().used(), 0);
+}
+
+fn task(commands: mpsc::Sender<Command>) -> TaskHandle {
+    let store = Store::new(Budget::new(PIECE), Eviction::default());
+    TaskHandle {
+        id: TASK,
+        key: pantala_core::ResourceKey::of_url(
+            "http://origin/file",
+            b"",
+            pantala_core::Class::Anonymous,
+        ),
+        resources: Default::default(),
+        shown: String::new(),
+        meta: Default::default(),
+        pieces: store.open(TASK, Geometry::new(Some(PIECE))),
+        readers: Default::default(),
+        commands,
+        rates: TaskRates::default(),
+        planned: Mutex::new(Planned::Unknown),
+        proven: false.into(),
+        awaited: 0.into(),
+        read_ahead: false.into(),
+    }
+}
+
+/// Accepts one child as a parent, and reads what it says to the end of the connection.
+async fn serve_one(listener: &TcpListener) -> Vec<ToParent> {
+    let (stream, _) = listener.accept().await.expect("a child");
+    let (read, mut write) = stream.into_split();
+    let mut hello = BytesMut::new();
+    ToChild::Hello { peer: PARENT }.encode(&mut hello);
+    write.write_all(&hello).await.expect("the child listens");
+    let (mut reader, mut said) = (FrameReader::new(read), Vec::new());
+    while let Ok(Some(message)) = reader.from_child().await {
+        said.push(message);
+    }
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_no_task_uses_is_closed_and_made_anew() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    let (commands, mut heard) = mpsc::channel(16);
+    let task = task(commands);
+    let me = PeerId::from_bytes([1; 16]);
+    let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let links = Links::new(me, Metrics::new(), Limits::default(), tracker, cancel);
+    let (links, parent) = (Arc::new(links), PeerAddr { id: PARENT, addr });
+    for _ in 0..2 {
+        links.follow(parent, &task);
+        let unfollowed = async {
+            while let Some(command) = heard.recv().await {
+                if let Command::LinkUp { link } = command {
+                    link.unfollow(TASK);
+                }
+            }
+            pending::<()>().await;
+        };
+        let said = tokio::select! {
+            said = timeout(FOR_EVER, serve_one(&listener)) => said.expect("it stays for ever"),
+            () = unfollowed => unreachable!(),
+        };
+        let follow = ToParent::Follow { task: TASK };
+        assert!(said.contains(&follow), "{said:?}");
+        assert!(links.open.lock().is_empty(), "it is no more");
+    }
+}

@@ -1,0 +1,258 @@
+//! Clients that stop reading, and connections that say nothing: nobody else notices.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use pantala_e2e::{
+    Content, Dfdaemon, Dfget, MIB, Need, Origin, Process, Script, Stalled, Supernode, ask,
+    http_get, needs, program, silent, until,
+};
+
+/// Many times what the other content takes on a slow machine, and less than it takes until somebody
+/// else gives memory back.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The target of a content of its own.
+fn target(origin: &Origin, name: &str) -> String {
+    origin.url().replace("file.bin", name)
+}
+
+/// Reads a content of its own through the daemon; how long that took.
+fn read_other(daemon: &Dfdaemon, origin: &Origin, name: &str, content: &Content) -> Duration {
+    let started = Instant::now();
+    let answer = ask(daemon.addr(), "GET", &target(origin, name), &[], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    content.assert_bytes(&answer.body);
+    started.elapsed()
+}
+
+fn healthy(addr: SocketAddr) {
+    let started = Instant::now();
+    assert_eq!(
+        http_get(addr, "/healthz").map(|(status, _)| status),
+        Some(200)
+    );
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "/healthz took {took:?}");
+}
+
+/// Contents of others come as before, and the daemon keeps within its memory.
+fn nobody_notices(daemon: &Dfdaemon, other: &Origin, content: &Content) {
+    let took: Vec<Duration> = (0..3)
+        .map(|number| {
+            healthy(daemon.addr());
+            read_other(daemon, other, &format!("during-{number}"), content)
+        })
+        .collect();
+    let least = took.iter().min().copied().unwrap_or_default();
+    println!("beside those who stand still: {took:?}");
+    assert!(
+        least < SOON,
+        "beside those who stand still it took {took:?}"
+    );
+    // A tenth of the memory and 32 MiB are for all that is no content.
+    let most = (32 + 32) * MIB as u64 + 32 * MIB as u64 / 10;
+    let peak = daemon.process().peak_memory();
+    assert!(peak <= most, "{peak} bytes of memory");
+}
+
+#[test]
+fn clients_that_stop_reading_slow_nobody() {
+    let content = Content::new(870, 48 * MIB);
+    let others = Content::new(876, 16 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let other = Origin::start(&others, Script::default());
+    let daemon = Dfdaemon::start_alone(&["--memory", "32MiB"]);
+    let alone = read_other(&daemon, &other, "before", &others);
+    println!("alone: {alone:?}");
+    // Known content is shared, however many come at once.
+    let known = ask(daemon.addr(), "GET", &origin.url(), &[], b"");
+    content.assert_bytes(&known.body);
+    // Each at a place of its own: together they need more than there is.
+    let mut stalled: Vec<Stalled> = (0..40)
+        .map(|number| {
+            let range = format!("Range: bytes={}-\r\n", number * MIB);
+            Stalled::ask(daemon.addr(), &origin.url(), &range)
+        })
+        .collect();
+    until("all to be readers", || {
+        (daemon.metric("pantala_readers") >= 40).then_some(())
+    });
+    nobody_notices(&daemon, &other, &others);
+
+    // They are served when they go on.
+    for number in [0, 39] {
+        let part = Content::of(content.bytes()[number * MIB..].to_vec());
+        part.assert_bytes(stalled[number].read_body(part.bytes().len()));
+    }
+}
+
+#[test]
+fn clients_that_stop_reading_what_is_theirs_alone_slow_nobody() {
+    let content = Content::new(874, 8 * MIB);
+    let script = Script {
+        no_store: true,
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let other = Origin::start(&content, Script::default());
+    let daemon = Dfdaemon::start_alone(&["--memory", "32MiB"]);
+    // More than the memory has room for what is read ahead of them.
+    let mut stalled: Vec<Stalled> = (0..120)
+        .map(|number| Stalled::ask(daemon.addr(), &target(&origin, &number.to_string()), ""))
+        .collect();
+    until("the first of them to be served", || {
+        (origin.sending() >= 50).then_some(())
+    });
+    nobody_notices(&daemon, &other, &content);
+    // Those who wait come in the end, in place of some that stand still.
+    let whole = |client: &mut Stalled| client.read_body(content.bytes().len()) == content.bytes();
+    assert!(stalled.iter_mut().rev().take(4).all(whole));
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_is_ended() {
+    let content = Content::new(871, 24 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let daemon = Dfdaemon::start_alone(&["--client-timeout", "1s"]);
+    let mut stalled: Vec<Stalled> = (0..8)
+        .map(|_| Stalled::get(daemon.addr(), &origin.url(), ""))
+        .collect();
+    until("the end of those who take nothing", || {
+        (daemon.metric("pantala_proxy_connections") <= 1).then_some(())
+    });
+    let got = stalled[0].read_body(content.bytes().len());
+    assert!(got.len() < content.bytes().len(), "it cannot look complete");
+    assert_eq!(got, &content.bytes()[..got.len()]);
+}
+
+#[test]
+fn operators_are_answered_whatever_clients_do() {
+    let content = Content::new(872, 24 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let daemon = Dfdaemon::start_alone(&["--connections", "16"]);
+    // Silent ones make room for those that ask for something.
+    let silent = silent(daemon.addr(), 300);
+    healthy(daemon.addr());
+    let quick = target(&origin, "quick");
+    until("a place among the silent", || {
+        let answer = ask(daemon.addr(), "GET", &quick, &[], b"");
+        (answer.status == 200).then(|| content.assert_bytes(&answer.body))
+    });
+
+    let stalled: Vec<Stalled> = (0..16)
+        .map(|number| Stalled::get(daemon.addr(), &target(&origin, &number.to_string()), ""))
+        .collect();
+    assert!(stalled.iter().all(|client| client.status() == 200));
+    healthy(daemon.addr());
+    let refused = ask(daemon.addr(), "GET", &target(&origin, "late"), &[], b"");
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // One that stands still makes room in the end.
+    until("a place", || {
+        let answer = ask(daemon.addr(), "GET", &target(&origin, "late"), &[], b"");
+        (answer.status == 200).then_some(())
+    });
+    drop((silent, stalled));
+}
+
+#[test]
+fn silent_connections_keep_no_peer_out() {
+    let content = Content::new(873, 8 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let supernode = Supernode::start();
+    let daemon = Dfdaemon::start(&supernode, &[]);
+    let url = origin.url();
+    let read = ask(daemon.addr(), "GET", &url, &[], b"");
+    content.assert_bytes(&read.body);
+    let said = daemon.process().stderr();
+    let peers = said.split(" for clients and ").nth(1);
+    let peers = peers.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let silent = silent(peers.expect("where peers are served"), 1100);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("f");
+    Dfget::new(&url)
+        .args(["--no-origin", "--timeout", "60s"])
+        .with(&supernode)
+        .to(&file)
+        .run()
+        .assert_success();
+    content.assert_file(&file);
+    drop(silent);
+}
+
+/// Where a process listens, by what the kernel says of its network.
+fn listeners(process: &Process) -> Vec<String> {
+    let links = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("its descriptors");
+    let own: Vec<String> = links
+        .flatten()
+        .filter_map(|link| fs::read_link(link.path()).ok())
+        .filter_map(|to| {
+            let inode = to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let lines = fs::read_to_string(format!("/proc/{}/net/{table}", process.id()));
+        for line in lines.unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let listens = fields[3] == "0A";
+            if listens && own.iter().any(|inode| inode == fields[9]) {
+                found.push(fields[1].to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// 127.0.0.1, as the kernel writes it.
+const LOOPBACK: &str = "0100007F:";
+
+#[test]
+fn without_a_supernode_elsewhere_only_this_host_is_listened_to() {
+    needs!(Need::Root, Need::Program("unshare"), Need::Program("ip"));
+    // In a network of its own, where the default ports are free.
+    let start = |name: &'static str, flags: &[&str]| {
+        let program = program(name);
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up && exec \"$@\"",
+                "sh",
+            ])
+            .arg(program.get_program())
+            .args(flags);
+        Process::start(name, command)
+    };
+    let wait = |process: &Process, count: usize| {
+        until("the listeners", || {
+            assert!(process.is_running(), "it ended: {}", process.stderr());
+            let found = listeners(process);
+            (found.len() >= count).then_some(found)
+        })
+    };
+    let all_here = |found: &[String]| found.iter().all(|addr| addr.starts_with(LOOPBACK));
+    // Clients, peers, the supernode inside.
+    let daemon = start("dfdaemon", &[]);
+    let found = wait(&daemon, 3);
+    assert!(all_here(&found), "{found:?}");
+    let daemon = start("dfdaemon", &["--supernode", "localhost:8002"]);
+    let found = wait(&daemon, 2);
+    assert!(all_here(&found), "{found:?}");
+    let daemon = start("dfdaemon", &["--supernode", "192.0.2.1:8002"]);
+    let found = wait(&daemon, 2);
+    assert!(!all_here(&found), "{found:?}");
+    // It waits for an origin that nobody can reach.
+    let url = "http://192.0.2.1/file.bin";
+    let get = start("dfget", &[url, "-o", "-", "--daemon", "never"]);
+    let found = wait(&get, 1);
+    assert!(all_here(&found), "{found:?}");
+}
