@@ -173,6 +173,11 @@ static FILTER_QUERY: Flag<String> =
 static HARMLESS_HEADER: Flag<HeaderName> = shared::HARMLESS_HEADER;
 static CA: Flag<PathBuf> = shared::CA;
 static CONNECT_TIMEOUT: Flag<Duration> = shared::CONNECT_TIMEOUT;
+static TIMEOUT: Flag<Duration> = Flag::text("timeout", "DURATION", Group::Origin, value::wait)
+    .default("60s")
+    .help("Longest wait for an origin to begin its answer")
+    .more("It is waited for as long as the client waits, and not asked again meanwhile.");
+
 static READ_TIMEOUT: Flag<Duration> = shared::READ_TIMEOUT;
 static RETRIES: Flag<u32> = shared::RETRIES;
 static CONFIG: Flag<PathBuf> = shared::CONFIG;
@@ -212,6 +217,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &HARMLESS_HEADER,
     &CA,
     &CONNECT_TIMEOUT,
+    &TIMEOUT,
     &READ_TIMEOUT,
     &RETRIES,
     &CONFIG,
@@ -302,6 +308,8 @@ pub struct DfdaemonConfig {
     pub ca: Vec<PathBuf>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
+    /// Longest wait for an origin to begin its answer.
+    pub timeout: Duration,
     /// Longest wait for the next byte.
     pub read_timeout: Duration,
     /// How often a failed request is tried again.
@@ -427,6 +435,7 @@ impl DfdaemonConfig {
             harmless_headers: values.list(&HARMLESS_HEADER)?,
             ca: values.list(&CA)?,
             connect_timeout: values.one(&CONNECT_TIMEOUT)?,
+            timeout: values.one(&TIMEOUT)?,
             read_timeout: values.one(&READ_TIMEOUT)?,
             retries: values.one(&RETRIES)?,
             log: values.one(&LOG)?,

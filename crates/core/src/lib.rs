@@ -23,7 +23,7 @@ pub use error::{Error, Kind, Result, Who};
 pub use flat::Flat;
 pub use geometry::{BLOCK_MAX, ByteRange, Geometry, MAX_PIECE, MIN_PIECE, PieceIndex};
 pub use id::{Class, IdParseError, PeerId, ResourceKey, TaskId, display_url};
-pub use meta::{ContentMeta, Validators};
+pub use meta::{ContentMeta, HEADER_BYTES_MAX, HEADER_LINES_MAX, Validators};
 pub use pieces::PieceSet;
 pub use size::{SizeParseError, format_size, parse_size};
 pub use time::Time;

@@ -37,6 +37,12 @@ impl Validators {
     }
 }
 
+/// The most header lines of an answer that travel with a content's metadata. An answer with more
+/// is for its reader alone.
+pub const HEADER_LINES_MAX: usize = 100;
+/// The most bytes that the names and values of those lines have together.
+pub const HEADER_BYTES_MAX: usize = 64 << 10;
+
 /// What a URL answers, without the bytes: the answer's headers, what they say of the content, and how
 /// long others may be answered with the same. It belongs to a resource (one URL for one
 /// class of requests); the content behind it may be another resource's too.
@@ -52,8 +58,9 @@ pub struct ContentMeta {
     pub content_type: Option<String>,
     /// `Content-Encoding` as sent; the content is these encoded bytes, never decoded on the way.
     pub content_encoding: Option<String>,
-    /// Further response headers that readers get as the origin sent them
-    /// (`Cache-Control`, `Content-Disposition`, `Docker-Content-Digest`, …), lower-case names.
+    /// All further end-to-end headers of the answer, which readers get as the origin sent them;
+    /// lower-case names, in the origin's order. [`HEADER_LINES_MAX`] and [`HEADER_BYTES_MAX`]
+    /// bound them.
     pub headers: Vec<(String, String)>,
     /// How long it is fresh from when this is said, by RFC 9111; `None` without explicit freshness.
     pub fresh_for: Option<Duration>,

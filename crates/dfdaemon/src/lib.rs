@@ -123,6 +123,7 @@ fn node_config(config: &DfdaemonConfig, supernodes: Vec<String>) -> NodeConfig {
         origin: OriginConfig {
             ca: config.ca.clone(),
             connect_timeout: config.connect_timeout,
+            answer_timeout: config.timeout,
             read_timeout: config.read_timeout,
             retries: config.retries,
             harmless: Harmless::new(config.harmless_headers.clone()),

@@ -156,6 +156,9 @@ fn node_config(config: &DfgetConfig) -> NodeConfig {
         origin: OriginConfig {
             ca: config.ca.clone(),
             connect_timeout: config.connect_timeout,
+            answer_timeout: config
+                .timeout
+                .unwrap_or(OriginConfig::default().answer_timeout),
             read_timeout: config.read_timeout,
             retries: config.retries,
             harmless: Harmless::new(config.harmless_headers.clone()),
@@ -183,5 +186,7 @@ fn request(config: &DfgetConfig) -> ContentRequest {
         limit_rate: config.limit_rate,
         origin_allowed: !config.no_origin,
         background: config.background,
+        ask_again: true,
+        interim: None,
     }
 }

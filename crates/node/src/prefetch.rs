@@ -103,6 +103,8 @@ impl Node {
         let request = ContentRequest {
             range: Some(Range::Bytes(range)),
             background: true,
+            ask_again: false,
+            interim: None,
             limit_rate: None,
             ..request.clone()
         };

@@ -27,10 +27,6 @@ pub(crate) struct OriginRun {
 pub(crate) const ORIGIN_BUFFER: u64 = pantala_origin::READ_AHEAD;
 
 /// Where a run's bytes come from.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one a transfer from the origin, moved once"
-)]
 pub(crate) enum RunSource {
     /// A transfer that is open already: the one that brought the metadata.
     Open(OriginBody),
@@ -74,11 +70,10 @@ impl OriginRun {
             } => {
                 let range = range_of(&geometry, first, goal, &meta);
                 let request = OriginRequest {
-                    follow: true,
-                    url: source.url,
                     headers: source.headers,
                     range,
                     expect: Some(Expect::of(&meta)),
+                    ..OriginRequest::new(source.url)
                 };
                 let charge = self.budget.charge(ORIGIN_BUFFER).await;
                 let mut body = origin.get(request).await?.body;

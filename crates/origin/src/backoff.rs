@@ -2,18 +2,24 @@ use std::time::Duration;
 
 /// The longest pause between two attempts of our own choosing.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// The longest pause an origin may impose with `Retry-After`: a reader is waiting.
-pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The longest pause that an origin can impose with `Retry-After` before an answer has begun. A
+/// longer one is the client's to keep: it is told so at once, and can do something else meanwhile.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The longest pause that an origin can impose within an answer, of which the client has a part
+/// already. After a longer one the answer breaks off: to ask earlier would be against its word.
+pub(crate) const PAUSE_WITHIN_MAX: Duration = Duration::from_secs(10);
 
-/// How long to pause after the `failures`-th failure in a row (from 1).
+/// How long to pause after the `failures`-th failure in a row (from 1). Never shorter than what
+/// `Retry-After` asks for.
 ///
-/// Half of it is random, so that peers that lost the same origin at once do not come back at once.
+/// Half of the rest is random, so that peers that lost the same origin at once do not come back at
+/// once.
 pub(crate) fn pause(first: Duration, failures: u32, retry_after: Option<Duration>) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = first.saturating_mul(1 << doublings).min(MAX_BACKOFF);
     let jittered = full.mul_f64(rand::random_range(0.5..=1.0));
     match retry_after {
-        Some(asked) => asked.min(MAX_RETRY_AFTER).max(jittered),
+        Some(asked) => asked.max(jittered),
         None => jittered,
     }
 }
@@ -33,9 +39,9 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_may_ask_for_a_pause_but_not_for_ever() {
+    fn an_origin_is_not_asked_earlier_than_it_said() {
         let ask = |seconds| pause(Duration::ZERO, 1, Some(Duration::from_secs(seconds)));
-        assert_eq!(ask(3), Duration::from_secs(3));
-        assert_eq!(ask(3600), MAX_RETRY_AFTER);
+        assert_eq!(ask(1), Duration::from_secs(1));
+        assert_eq!(ask(9), Duration::from_secs(9));
     }
 }

@@ -27,7 +27,7 @@ use crate::{
 pub struct OriginBody {
     client: OriginClient,
     /// As the caller asked, and asked again when the transfer breaks.
-    request: OriginRequest,
+    request: Box<OriginRequest>,
     /// What the first answer said of the content.
     known: Expect,
     /// Where the body began.
@@ -90,7 +90,7 @@ impl OriginBody {
             position: head.start,
             end: target(&request, &head),
             partial: head.partial,
-            request,
+            request: request.into(),
             state: State::Reading(Box::new(segment)),
             failures: 0,
             leftover: Bytes::new(),
@@ -205,7 +205,10 @@ impl OriginBody {
     /// The transfer broke, or an attempt to go on failed: tries (again), or gives up.
     fn broke(&mut self, failure: Failure) {
         self.failures += 1;
-        if !failure.error.is_retryable() || self.failures > self.client.config().retries {
+        let hopeless =
+            !failure.error.is_retryable() || self.failures > self.client.config().retries;
+        let long = |asked: Duration| asked > backoff::PAUSE_WITHIN_MAX;
+        if hopeless || failure.retry_after.is_some_and(long) {
             self.state = State::Failed(failure.error);
         } else if self.position > self.first && self.known.is_blank() {
             // Nothing could vouch for another connection's bytes.
@@ -233,8 +236,9 @@ impl OriginBody {
         };
         let request = OriginRequest {
             range: ByteRange::new(self.position, end).unwrap_or(ByteRange::from(self.position)),
+            suffix: None,
             expect: Some(self.known.clone()),
-            ..self.request.clone()
+            ..(*self.request).clone()
         };
         self.state = State::Resuming(Box::pin(async move {
             tokio::time::sleep(pause).await;

@@ -4,25 +4,25 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
+use hyper::upgrade::Upgraded;
 use pantala_core::{ByteRange, ContentDigest, ContentMeta, Error, Kind, Result, Validators, Who};
 use url::Url;
 
 use crate::{
-    Body, Harmless, OriginBody, OriginConfig, OriginRequest, backoff,
+    Body, Harmless, Interim, OriginBody, OriginConfig, OriginRequest, backoff,
     connection::Transfer,
     credentials::is_signed,
     exchange::{Answer, Question, exchange, take_user},
     failure::{self, Failure},
-    freshness,
-    head::{self, Head},
+    head::{self, Confirmed, Head},
     refusal::Refused,
     request::{self, drop_hop_by_hop, end_to_end},
-    transport::Transport,
+    transport::{Extra, Transport},
 };
 
 /// Reads from origins. Cheap to clone: clones share connections and counters.
@@ -65,8 +65,12 @@ impl OriginResponse {
 pub enum Revalidation {
     /// It is (304).
     Unchanged {
-        /// How long it is fresh from now on, when the origin says so.
-        fresh_for: Option<Duration>,
+        /// What is known of it now: what the 304 says has taken the place of what was known
+        /// (RFC 9111, 4.3.4). [`private`](ContentMeta::private) is what this very question found:
+        /// whether the origin said so to somebody with credentials.
+        meta: Box<ContentMeta>,
+        /// As [`OriginResponse::shareable`].
+        shareable: bool,
     },
     /// The origin sent it, changed or because it cannot tell.
     Sent(Box<OriginResponse>),
@@ -91,6 +95,13 @@ impl Served {
     pub fn digest(&self) -> Option<ContentDigest> {
         head::digest(&self.headers)
     }
+}
+
+/// What a question brought.
+enum Heard {
+    Opened(Opened),
+    /// A 304.
+    Unchanged(Answer),
 }
 
 /// An answer whose head has been read and found good.
@@ -161,41 +172,57 @@ impl OriginClient {
         Ok(self.response(request, opened?))
     }
 
-    /// Asks whether the content is still the one with these validators, and for it if not.
+    /// Asks whether the content is still the one that is known, and for it if not: one GET, if
+    /// nothing goes wrong.
     ///
     /// # Errors
-    /// As [`OriginClient::get`].
+    /// As [`get_or_refusal`](Self::get_or_refusal).
     pub async fn revalidate(
         &self,
         request: OriginRequest,
-        known: &Validators,
-    ) -> Result<Revalidation> {
-        let mut headers = request.sent_headers(&self.transport.config().user_agent);
-        request::put_unless(&mut headers, known);
-        let asked = exchange(
-            &self.transport,
-            Method::GET,
-            &request.url,
-            headers,
-            request.follow,
-        )
-        .await;
-        if !known.is_empty()
-            && let Ok(answer) = asked
-        {
-            let headers = answer.response.headers();
-            if answer.response.status() == StatusCode::NOT_MODIFIED {
-                let fresh_for = freshness::fresh_for(headers, SystemTime::now());
-                return Ok(Revalidation::Unchanged { fresh_for });
+        known: &ContentMeta,
+    ) -> Result<Revalidation, Refused> {
+        match self.try_revalidate(&request, known).await {
+            Ok(Some(revalidation)) => Ok(revalidation),
+            Ok(None) => {
+                let response = self.get_or_refusal(request).await?;
+                Ok(Revalidation::Sent(Box::new(response)))
             }
-            if let Ok(opened) = self.opened(&request, answer) {
-                return Ok(Revalidation::Sent(Box::new(self.response(request, opened))));
-            }
+            Err(failure) => Err(Refused::read(failure, self.config().read_timeout).await),
         }
-        // Whatever went wrong, the plain question has its retries and its errors.
-        self.get(request)
-            .await
-            .map(|response| Revalidation::Sent(Box::new(response)))
+    }
+
+    /// `None` when only the plain question can say what the content is.
+    async fn try_revalidate(
+        &self,
+        request: &OriginRequest,
+        known: &ContentMeta,
+    ) -> Result<Option<Revalidation>, Failure> {
+        if known.validators.is_empty() {
+            return Ok(None);
+        }
+        let heard = self
+            .ask_persistently(request, Some(&known.validators))
+            .await;
+        let answer = match heard {
+            Ok(Heard::Opened(opened)) => {
+                let response = self.response(request.clone(), opened);
+                return Ok(Some(Revalidation::Sent(Box::new(response))));
+            }
+            Ok(Heard::Unchanged(answer)) => answer,
+            // It has become empty, so that no range of it can be satisfied.
+            Err(failure) if failure.length == Some(0) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let headers = answer.response.headers();
+        let private = answer.credentialed || !self.is_anonymous(&request.url, &request.headers);
+        let confirmed = head::confirm(known, request, headers, private, answer.delay);
+        Ok(
+            confirmed.map(|Confirmed { meta, shareable }| Revalidation::Unchanged {
+                meta: Box::new(meta),
+                shareable,
+            }),
+        )
     }
 
     fn response(&self, request: OriginRequest, opened: Opened) -> OriginResponse {
@@ -220,7 +247,8 @@ impl OriginClient {
 
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
     /// followed, bodies streamed, with trailers where the request has `TE: trailers`. Hop-by-hop
-    /// headers and `Host` are dropped, as a proxy must. A
+    /// headers and `Host` are dropped, as a proxy must. An [`Interim`] among its extensions is told
+    /// of what is said before the answer, and [`WholeServer`] makes it one for the server. A
     /// request without a body and without credentials may be let through by the
     /// [host's own](crate::HostConfig::credentials).
     ///
@@ -235,8 +263,7 @@ impl OriginClient {
             .headers
             .get(header::TE)
             .is_some_and(|te| te == "trailers");
-        drop_hop_by_hop(&mut parts.headers);
-        parts.headers.remove(header::HOST);
+        let url = passed_on(&mut parts)?;
         if trailers {
             // Of this connection again, because whoever asked takes them too.
             let te = http::HeaderValue::from_static("te");
@@ -244,15 +271,10 @@ impl OriginClient {
             let trailers = http::HeaderValue::from_static("trailers");
             parts.headers.insert(header::TE, trailers);
         }
-        let mut url: Url = parts
-            .uri
-            .to_string()
-            .parse()
-            .map_err(|error: url::ParseError| {
-                let what = format!("cannot pass on a request to that URL: {error}");
-                Error::new(Who::User, Kind::BadInput, what)
-            })?;
-        take_user(&mut url, &mut parts.headers);
+        let extra = Extra {
+            interim: parts.extensions.get::<Interim>(),
+            whole_server: parts.extensions.get::<WholeServer>().is_some(),
+        };
         let answer = if body.is_end_stream() {
             let question = Question {
                 transport: &self.transport,
@@ -260,11 +282,12 @@ impl OriginClient {
                 url: &url,
                 headers: &parts.headers,
                 limit: None,
+                extra,
             };
             question.send().await?.0
         } else {
             self.transport
-                .execute(parts.method, &url, parts.headers, body)
+                .execute_with(parts.method, &url, parts.headers, body, extra)
                 .await?
         };
         let (mut parts, body) = answer.into_parts();
@@ -286,6 +309,32 @@ impl OriginClient {
     /// the answer is not for everybody, though the request proves nothing of its sender.
     pub fn lets_us_in(&self, url: &Url) -> bool {
         self.transport.auth().has_credentials(url) || self.transport.shows_certificate(url)
+    }
+
+    /// Passes on a request whose sender would rather go on in the protocol that its `Upgrade` names
+    /// (RFC 9110, 7.8). With a 101 comes the connection itself; any other answer is as
+    /// [`forward`](Self::forward) gives it.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub async fn upgrade(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<(Response<Body>, Option<Upgraded>)> {
+        let (mut parts, body) = request.into_parts();
+        let protocol = parts.headers.get(header::UPGRADE).cloned();
+        let url = passed_on(&mut parts)?;
+        put_upgrade(&mut parts.headers, protocol);
+        let (mut answer, upgraded) = self
+            .transport
+            .upgrade(parts.method, &url, parts.headers, body)
+            .await?;
+        let protocol = answer.headers().get(header::UPGRADE).cloned();
+        drop_hop_by_hop(answer.headers_mut());
+        if upgraded.is_some() {
+            put_upgrade(answer.headers_mut(), protocol);
+        }
+        Ok((answer, upgraded))
     }
 
     /// Whether the origin would serve this content to a reader with these headers: a HEAD, or a
@@ -338,21 +387,34 @@ impl OriginClient {
         if *method == Method::GET {
             sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
         }
-        exchange(&self.transport, method.clone(), url, sent, follow).await
+        exchange(&self.transport, method.clone(), url, sent, follow, None).await
     }
 
     /// One attempt at a GET: the head of a success.
     pub(crate) async fn open(&self, request: &OriginRequest) -> Result<Opened, Failure> {
-        let headers = request.sent_headers(&self.transport.config().user_agent);
-        let answer = exchange(
+        let answer = self.ask_for(request, None).await?;
+        self.opened(request, answer)
+    }
+
+    /// One GET, and its answer whatever that is. `unless` it is the content with these validators.
+    async fn ask_for(
+        &self,
+        request: &OriginRequest,
+        unless: Option<&Validators>,
+    ) -> Result<Answer> {
+        let mut headers = request.sent_headers(&self.transport.config().user_agent);
+        if let Some(known) = unless {
+            request::put_unless(&mut headers, known);
+        }
+        exchange(
             &self.transport,
             Method::GET,
             &request.url,
             headers,
             request.follow,
+            request.interim.as_ref(),
         )
-        .await?;
-        self.opened(request, answer)
+        .await
     }
 
     /// The head of an answer to a GET, when it is a success.
@@ -361,6 +423,7 @@ impl OriginClient {
             url,
             response,
             credentialed,
+            delay,
         } = answer;
         let (status, headers) = (response.status(), response.headers());
         if !matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
@@ -373,7 +436,7 @@ impl OriginClient {
             return Err(failure);
         }
         let private = credentialed || !self.is_anonymous(&request.url, &request.headers);
-        let head = head::read(&url, request, status, headers, private)?;
+        let head = head::read(&url, request, status, headers, private, delay)?;
         Ok(Opened {
             url,
             head,
@@ -382,11 +445,34 @@ impl OriginClient {
     }
 
     async fn open_persistently(&self, request: &OriginRequest) -> Result<Opened, Failure> {
+        match self.ask_persistently(request, None).await? {
+            Heard::Opened(opened) => Ok(opened),
+            // Nobody asked whether something has changed.
+            Heard::Unchanged(answer) => self.opened(request, answer),
+        }
+    }
+
+    async fn ask_persistently(
+        &self,
+        request: &OriginRequest,
+        unless: Option<&Validators>,
+    ) -> Result<Heard, Failure> {
         let mut failures = 0;
         loop {
-            match self.open(request).await {
-                Ok(opened) => return Ok(opened),
+            let heard = match self.ask_for(request, unless).await {
+                Ok(answer) if answer.response.status() == StatusCode::NOT_MODIFIED => {
+                    Ok(Heard::Unchanged(answer))
+                }
+                Ok(answer) => self.opened(request, answer).map(Heard::Opened),
+                Err(error) => Err(error.into()),
+            };
+            match heard {
+                Ok(heard) => return Ok(heard),
                 Err(failure) => {
+                    let said = matches!(failure.error.kind(), Kind::Status(_));
+                    if said && !request.ask_again {
+                        return Err(failure);
+                    }
                     failures += 1;
                     self.pause_or_give_up(failure, failures).await?;
                 }
@@ -396,7 +482,10 @@ impl OriginClient {
 
     /// Waits before the next attempt, or gives the failure back when there should be none.
     async fn pause_or_give_up(&self, failure: Failure, failures: u32) -> Result<(), Failure> {
-        if !failure.error.is_retryable() || failures > self.config().retries {
+        let hopeless = !failure.error.is_retryable() || failures > self.config().retries;
+        // A longer pause is for whoever asks us to keep, who can do something else meanwhile.
+        let long = |asked: Duration| asked > backoff::PAUSE_MAX;
+        if hopeless || failure.retry_after.is_some_and(long) {
             return Err(failure);
         }
         let pause = backoff::pause(self.config().backoff, failures, failure.retry_after);
@@ -420,6 +509,33 @@ impl OriginClient {
 
     pub(crate) fn count(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Among a request's extensions: it is for the server as a whole, not for what stands at its URL
+/// (`OPTIONS *`; RFC 9112, 3.2.4).
+#[derive(Debug, Clone, Copy)]
+pub struct WholeServer;
+
+/// Takes out of a request what is not for the origin, and gives the URL it is for.
+fn passed_on(parts: &mut http::request::Parts) -> Result<Url> {
+    drop_hop_by_hop(&mut parts.headers);
+    parts.headers.remove(header::HOST);
+    let url = parts.uri.to_string().parse();
+    let mut url: Url = url.map_err(|error: url::ParseError| {
+        let what = format!("cannot pass on a request to that URL: {error}");
+        Error::new(Who::User, Kind::BadInput, what)
+    })?;
+    take_user(&mut url, &mut parts.headers);
+    Ok(url)
+}
+
+/// Names a protocol to go on in, for the next hop.
+fn put_upgrade(headers: &mut HeaderMap, protocol: Option<http::HeaderValue>) {
+    if let Some(protocol) = protocol {
+        let upgrade = http::HeaderValue::from_static("upgrade");
+        headers.insert(header::CONNECTION, upgrade);
+        headers.insert(header::UPGRADE, protocol);
     }
 }
 

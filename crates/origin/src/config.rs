@@ -9,8 +9,11 @@ pub struct OriginConfig {
     pub ca: Vec<PathBuf>,
     /// How long resolving, connecting and the TLS handshake may take together.
     pub connect_timeout: Duration,
-    /// How long an origin may stay silent, before its answer and within a body. Time in which
-    /// nobody asks the body for more does not count: a slow reader is not a slow origin.
+    /// How long an origin may take to begin its answer to a GET or HEAD, connecting included. It is
+    /// waited for, not asked again.
+    pub answer_timeout: Duration,
+    /// How long an origin may stay silent within a body. Time in which nobody asks the body for
+    /// more does not count: a slow reader is not a slow origin.
     pub read_timeout: Duration,
     /// How often to try again without any progress before giving up.
     pub retries: u32,
@@ -79,6 +82,7 @@ impl Default for OriginConfig {
         Self {
             ca: Vec::new(),
             connect_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(60),
             read_timeout: Duration::from_secs(15),
             retries: 4,
             backoff: Duration::from_millis(100),

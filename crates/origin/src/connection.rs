@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -21,6 +21,7 @@ use hyper::{
         TrySendError,
         http1::{Builder, Connection as Driver, SendRequest},
     },
+    upgrade::Upgraded,
 };
 
 use crate::{
@@ -31,6 +32,9 @@ use crate::{
 
 /// The most that one read takes from a connection. Measured in `docs/design.md`.
 pub(crate) const READ: usize = 128 << 10;
+
+/// The most header lines of an answer. All of them fit into what one read takes.
+const HEADERS: usize = 1024;
 
 /// Reads of a transfer that nobody wants any more, to keep its connection.
 const LAST_READS: usize = 2;
@@ -50,6 +54,8 @@ impl Connection {
         let (sender, driver) = Builder::new()
             // A buffer that adapts itself can double beyond the most it is said to hold.
             .read_buf_exact_size(Some(READ))
+            // What has more than travels with a content's metadata can still be passed on.
+            .max_headers(HEADERS)
             .handshake(stream)
             .await?;
         Ok(Self {
@@ -96,6 +102,79 @@ impl Connection {
         let answer = answer.await?;
         self.used = true;
         Ok(answer)
+    }
+}
+
+/// Sends a request that asks to go on in another protocol and waits for the head of its answer,
+/// and for the connection itself where the other side agrees. Else the connection ends with the
+/// answer.
+pub(crate) async fn upgrade(
+    stream: Stream,
+    request: Request<Body>,
+) -> Result<(Response<Body>, Option<Upgraded>), hyper::Error> {
+    let (mut sender, driver) = Builder::new()
+        .read_buf_exact_size(Some(READ))
+        .max_headers(HEADERS)
+        .handshake(stream)
+        .await?;
+    let mut driver: Running = Box::pin(driver.with_upgrades());
+    let mut running = true;
+    let mut answer = pin!(sender.send_request(request));
+    let mut answer = poll_fn(|context| {
+        // How it ended is told to who sent the request.
+        running = running && driver.as_mut().poll(context).is_pending();
+        answer.as_mut().poll(context)
+    })
+    .await?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let body = |body| {
+            Body::wrap(Driven {
+                body,
+                driver: running.then_some(driver),
+            })
+        };
+        return Ok((answer.map(body), None));
+    }
+    let upgraded = hyper::upgrade::on(&mut answer);
+    if running {
+        driver.await?;
+    }
+    Ok((answer.map(|_| Body::empty()), Some(upgraded.await?)))
+}
+
+/// A connection that may be upgraded, while it runs.
+type Running = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
+
+/// The body of an answer on a connection that carries no other.
+struct Driven {
+    body: Incoming,
+    /// `None` when it has ended.
+    driver: Option<Running>,
+}
+
+impl http_body::Body for Driven {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        if let Some(driver) = &mut this.driver
+            && driver.as_mut().poll(context).is_ready()
+        {
+            this.driver = None;
+        }
+        Pin::new(&mut this.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

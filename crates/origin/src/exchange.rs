@@ -4,10 +4,17 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use pantala_core::{Error, Kind, Result, Who, display_url};
 use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Body, auth::Pass, connection::Transfer, credentials::basic, failure, transport::Transport,
+    Body,
+    auth::Pass,
+    connection::Transfer,
+    credentials::basic,
+    failure,
+    interim::Interim,
+    transport::{Extra, Transport},
 };
 
 /// Bytes of an answer that are read so that its connection can be used again, and for how long.
@@ -21,6 +28,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Transfer>,
     /// Whether it may be for us alone: it was asked for with credentials of our own.
     pub(crate) credentialed: bool,
+    /// How long it took to begin: the last one's time, where there were redirects.
+    pub(crate) delay: Duration,
 }
 
 /// Sends a request without a body and follows redirects, unless whoever asks wants to know of them.
@@ -34,20 +43,27 @@ pub(crate) async fn exchange(
     url: &Url,
     mut headers: HeaderMap,
     follow: bool,
+    interim: Option<&Interim>,
 ) -> Result<Answer> {
     let mut url = url.clone();
     take_user(&mut url, &mut headers);
     // Nothing is added to what the client says of itself, wherever that leads.
     let ours = !headers.contains_key(header::AUTHORIZATION);
     let mut credentialed = false;
-    for _ in 0..=transport.config().max_redirects {
-        let limit = Some(transport.config().connect_timeout + transport.config().read_timeout);
+    for redirects in 0..=transport.config().max_redirects {
+        let limit = Some(transport.config().answer_timeout);
+        let asked = Instant::now();
         let question = Question {
             transport,
             method: &method,
             url: &url,
             headers: &headers,
             limit,
+            extra: Extra {
+                // Another host's words are not for who asked this one.
+                interim: interim.filter(|_| redirects == 0),
+                ..Extra::default()
+            },
         };
         let (response, proven) = if ours {
             question.send().await?
@@ -64,6 +80,7 @@ pub(crate) async fn exchange(
                 url,
                 response,
                 credentialed,
+                delay: asked.elapsed(),
             });
         };
         tracing::debug!(
@@ -94,6 +111,7 @@ pub(crate) struct Question<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// How long the head of the answer may take, if not for ever.
     pub(crate) limit: Option<Duration>,
+    pub(crate) extra: Extra<'a>,
 }
 
 impl Question<'_> {
@@ -133,18 +151,17 @@ impl Question<'_> {
         if let Some(pass) = pass {
             headers.insert(header::AUTHORIZATION, pass.value.clone());
         }
+        let method = self.method.clone();
+        let body = Body::empty();
         let answer = self
             .transport
-            .execute(self.method.clone(), self.url, headers, Body::empty());
+            .execute_with(method, self.url, headers, body, self.extra);
         let Some(limit) = self.limit else {
             return answer.await;
         };
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer,
-            Err(_) => {
-                let silence = self.transport.config().read_timeout;
-                Err(failure::silence(self.url, silence))
-            }
+            Err(_) => Err(failure::no_head(self.url, limit)),
         }
     }
 }

@@ -8,6 +8,7 @@ use url::Url;
 use crate::{
     connect::{ConnectFailure, Unresolved},
     connection::Transfer,
+    passed::ClientBroke,
 };
 
 /// Why an attempt failed, with what the origin said about trying again.
@@ -42,6 +43,16 @@ impl From<Error> for Failure {
 pub(crate) fn protocol(url: &Url, what: impl fmt::Display) -> Error {
     let url = display_url(url.as_str());
     Error::new(Who::Origin, Kind::Protocol, format!("{url} {what}")).retryable(false)
+}
+
+/// The origin took a request and did not begin to answer it for as long as it may. It is not asked
+/// again: it may be at work on the answer, and would begin anew.
+pub(crate) fn no_head(url: &Url, limit: Duration) -> Error {
+    let url = display_url(url.as_str());
+    let what = format!("{url} did not answer within {limit:?}");
+    Error::new(Who::Origin, Kind::Timeout, what)
+        .hint("wait longer with --timeout")
+        .retryable(false)
 }
 
 /// The origin said nothing for as long as it may.
@@ -128,6 +139,10 @@ pub(crate) fn no_answer(
     let connecting = find::<ConnectFailure>(error);
     if let Some(ConnectFailure::Unprepared(error)) = connecting {
         return error.clone();
+    }
+    if let Some(broke) = find::<ClientBroke>(error) {
+        let what = format!("the request's body broke off: {}", root_cause(broke));
+        return Error::new(Who::Reader, Kind::BadInput, what).retryable(false);
     }
     if let Some(cause) = find_tls(error) {
         return tls(cause, &host);

@@ -1,10 +1,15 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Validators, Who, display_url};
 use url::Url;
 
-use crate::{OriginRequest, failure::protocol, freshness};
+use crate::{
+    OriginRequest,
+    failure::protocol,
+    freshness::{self, Freshness},
+    kept,
+};
 
 /// What the head of a 200 or 206 says.
 #[derive(Debug)]
@@ -20,25 +25,8 @@ pub(crate) struct Head {
     pub(crate) shareable: bool,
 }
 
-/// Headers that readers get as the origin sent them, besides those that have a field of their own
-/// in [`ContentMeta`]. None may speak of the message instead of the content.
-const KEPT: [&str; 12] = [
-    "cache-control",
-    "content-disposition",
-    "content-language",
-    "content-location",
-    "date",
-    "docker-content-digest",
-    "docker-distribution-api-version",
-    "expires",
-    "link",
-    "oci-subject",
-    "repr-digest",
-    "vary",
-];
-
-/// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it, and
-/// `private` says whether that may have known who asked.
+/// Reads the head of a 200 or 206 that answers `request`; `url` is who gave it, `private` says
+/// whether that may have known who asked, and `delay` how long it took to answer.
 ///
 /// # Errors
 /// `Protocol` when it is not an answer to that question, `Changed` when it disagrees with what
@@ -49,6 +37,7 @@ pub(crate) fn read(
     status: StatusCode,
     headers: &HeaderMap,
     private: bool,
+    delay: Duration,
 ) -> Result<Head> {
     let partial = status == StatusCode::PARTIAL_CONTENT;
     let (start, end, length) = if partial {
@@ -58,9 +47,20 @@ pub(crate) fn read(
         let length = content_length(headers);
         (0, length, length)
     };
+    let kept = kept::of(headers);
+    let fits = kept.is_some();
+    let freshness = Freshness::of(headers, SystemTime::now(), delay);
     let meta = ContentMeta {
+        length,
+        validators: validators(headers),
+        ranges: partial || accepts_ranges(request, headers),
+        content_type: text(headers, header::CONTENT_TYPE),
+        content_encoding: text(headers, header::CONTENT_ENCODING)
+            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
+        headers: kept.unwrap_or_default(),
+        fresh_for: freshness.left(),
+        age: freshness.age,
         private,
-        ..meta(request, partial, length, headers)
     };
     if let Some(expect) = &request.expect
         && !expect.agrees_with(&meta)
@@ -71,12 +71,8 @@ pub(crate) fn read(
         );
         return Err(Error::new(Who::Origin, Kind::Changed, what).hint("start again"));
     }
-    let encoded_for_us = meta.content_encoding.is_some()
-        && request
-            .headers
-            .get(header::ACCEPT_ENCODING)
-            .is_some_and(|encodings| encodings != "identity");
-    let shareable = freshness::may_be_shared(headers, encoded_for_us);
+    let encoded = meta.content_encoding.is_some();
+    let shareable = fits && freshness::may_be_shared(headers, encoded, &request.headers);
     Ok(Head {
         meta,
         start,
@@ -86,27 +82,63 @@ pub(crate) fn read(
     })
 }
 
-fn meta(
+/// A content that was known before, as a 304 says it is now.
+#[derive(Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) meta: ContentMeta,
+    /// Whether others than who asked may still have it.
+    pub(crate) shareable: bool,
+}
+
+/// Applies the headers of a 304 to what was known (RFC 9111, 4.3.4). `None` when they speak of
+/// another content: then nothing is known of this one.
+pub(crate) fn confirm(
+    known: &ContentMeta,
     request: &OriginRequest,
-    partial: bool,
-    length: Option<u64>,
     headers: &HeaderMap,
-) -> ContentMeta {
-    // A 200 to a ranged question denies ranges, whatever `Accept-Ranges` claims; unless `If-Range`
-    // gave it the choice.
-    let ignored = !partial && !request.range.is_all() && request.if_range().is_none();
-    ContentMeta {
-        length,
-        validators: validators(headers),
-        ranges: partial || (!ignored && accepts_ranges(headers)),
-        content_type: text(headers, header::CONTENT_TYPE),
-        content_encoding: text(headers, header::CONTENT_ENCODING)
-            .filter(|encoding| !encoding.eq_ignore_ascii_case("identity")),
-        headers: kept(headers),
-        fresh_for: freshness::fresh_for(headers, SystemTime::now()),
-        age: std::time::Duration::ZERO,
-        private: false,
+    private: bool,
+    delay: Duration,
+) -> Option<Confirmed> {
+    let said = validators(headers);
+    let same = match (&known.validators.etag, &said.etag) {
+        (Some(known), Some(said)) => opaque(known) == opaque(said),
+        (Some(_), None) => true,
+        // A strong tag names one content, and nobody knows that it is this one.
+        (None, Some(_)) if said.strong_etag().is_some() => false,
+        (None, _) => {
+            let date = &known.validators.last_modified;
+            said.last_modified.is_none() || said.last_modified == *date
+        }
+    };
+    if !same {
+        return None;
     }
+    let mut now = kept::updated(&known.headers, headers);
+    let kept = kept::of(&now);
+    // These are of one answer: the earlier one's are over.
+    for name in [header::AGE, header::DATE, header::SET_COOKIE] {
+        now.remove(&name);
+        for value in headers.get_all(&name) {
+            now.append(&name, value.clone());
+        }
+    }
+    let freshness = Freshness::of(&now, SystemTime::now(), delay);
+    let encoded = known.content_encoding.is_some();
+    let shareable = kept.is_some() && freshness::may_be_shared(&now, encoded, &request.headers);
+    let meta = ContentMeta {
+        content_type: text(headers, header::CONTENT_TYPE).or_else(|| known.content_type.clone()),
+        headers: kept.unwrap_or_default(),
+        fresh_for: freshness.left(),
+        age: freshness.age,
+        private,
+        ..known.clone()
+    };
+    Some(Confirmed { meta, shareable })
+}
+
+/// An entity tag without its weakness.
+fn opaque(etag: &str) -> &str {
+    etag.strip_prefix("W/").unwrap_or(etag)
 }
 
 /// What tells the content from others, by the headers that come with it.
@@ -131,18 +163,13 @@ pub(crate) fn whole_length(headers: &HeaderMap) -> Option<u64> {
     }
 }
 
-fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .filter(|(name, _)| KEPT.contains(&name.as_str()))
-        .filter_map(|(name, value)| {
-            let value = std::str::from_utf8(value.as_bytes()).ok()?;
-            Some((name.as_str().to_owned(), value.to_owned()))
-        })
-        .collect()
-}
-
-fn accepts_ranges(headers: &HeaderMap) -> bool {
+/// Whether the origin says in a 200 that it serves ranges of the content.
+fn accepts_ranges(request: &OriginRequest, headers: &HeaderMap) -> bool {
+    // A 200 to a ranged question denies ranges, whatever `Accept-Ranges` claims; unless `If-Range`
+    // gave it the choice.
+    if request.is_ranged() && request.if_range().is_none() {
+        return false;
+    }
     headers
         .get_all(header::ACCEPT_RANGES)
         .iter()
@@ -187,7 +214,9 @@ fn part(url: &Url, request: &OriginRequest, headers: &HeaderMap) -> Result<Part>
     let part = parse_content_range(&value)
         .ok_or_else(|| protocol(url, format!("sent an unusable content-range {value:?}")))?;
     let range = request.range;
-    if part.start != range.start() || range.end().is_some_and(|end| part.end > end) {
+    let other = part.start != range.start() || range.end().is_some_and(|end| part.end > end);
+    // Where the last bytes begin is the origin's to say.
+    if other && request.suffix.is_none() {
         let asked = match range.end() {
             Some(end) => format!("{}-{}", range.start(), end.saturating_sub(1)),
             None => format!("{}-", range.start()),
@@ -253,6 +282,7 @@ mod tests {
             StatusCode::from_u16(status).unwrap(),
             &headers,
             false,
+            Duration::ZERO,
         )
     }
 
@@ -340,7 +370,82 @@ mod tests {
         assert_eq!(meta.fresh_for.map(|fresh| fresh.as_secs()), Some(9));
         let mut names: Vec<&str> = meta.headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["cache-control", "docker-content-digest"]);
+        assert_eq!(names, ["cache-control", "docker-content-digest", "server"]);
         assert!(!meta.private);
+    }
+
+    #[test]
+    fn a_304_brings_headers_and_freshness_up_to_date() {
+        let known = answer(
+            ByteRange::ALL,
+            200,
+            &[
+                ("content-length", "7"),
+                ("etag", "\"a\""),
+                ("content-type", "text/plain"),
+                ("cache-control", "max-age=9"),
+                ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("x-a", "1"),
+                ("x-b", "1"),
+            ],
+        )
+        .unwrap()
+        .meta;
+        // Of long ago.
+        assert_eq!(known.fresh_for, Some(Duration::ZERO));
+        let request = OriginRequest::new("http://origin.example/f".parse().unwrap());
+        let confirm = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            confirm(&known, &request, &headers, false, Duration::ZERO)
+        };
+        let confirmed = confirm(&[("etag", "W/\"a\""), ("x-b", "2"), ("age", "2")]).unwrap();
+        assert!(confirmed.shareable);
+        let meta = confirmed.meta;
+        assert_eq!(meta.length, Some(7));
+        assert_eq!(meta.validators, known.validators);
+        assert_eq!(meta.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(meta.fresh_for, Some(Duration::from_secs(7)));
+        assert_eq!(meta.age, Duration::from_secs(2));
+        let value = |name: &str| {
+            let found = meta.headers.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| &**value)
+        };
+        assert_eq!((value("x-a"), value("x-b")), (Some("1"), Some("2")));
+
+        for private in [
+            ("cache-control", "private"),
+            ("set-cookie", "a=b"),
+            ("vary", "cookie"),
+        ] {
+            assert!(!confirm(&[private]).unwrap().shareable, "{private:?}");
+        }
+        assert!(confirm(&[("etag", "\"b\"")]).is_none());
+    }
+
+    #[test]
+    fn a_304_of_something_else_confirms_nothing() {
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+        let known = ContentMeta {
+            validators: Validators {
+                etag: None,
+                last_modified: date.clone(),
+            },
+            ..ContentMeta::default()
+        };
+        let request = OriginRequest::new("http://origin.example/f".parse().unwrap());
+        let confirms = |name: &'static str, value: &str| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                HeaderValue::try_from(value).unwrap(),
+            )]);
+            confirm(&known, &request, &headers, false, Duration::ZERO).is_some()
+        };
+        assert!(confirms("last-modified", date.as_deref().unwrap()));
+        assert!(confirms("x-a", "1") && confirms("etag", "W/\"a\""));
+        assert!(!confirms("last-modified", "Sun, 06 Nov 1994 08:49:38 GMT"));
+        assert!(!confirms("etag", "\"a\""));
     }
 }

@@ -11,6 +11,22 @@ use hyper::body::Incoming;
 
 use crate::connection::Transfer;
 
+/// The body of a client's request broke off, or is framed wrongly: no fault of the origin's.
+#[derive(Debug)]
+pub(crate) struct ClientBroke(hyper::Error);
+
+impl fmt::Display for ClientBroke {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for ClientBroke {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
 /// Why a body cannot go on.
 type Broken = Box<dyn StdError + Send + Sync>;
 
@@ -93,7 +109,7 @@ impl http_body::Body for Body {
             }
             Source::Request(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(context));
-                frame.map(|frame| frame.map_err(Into::into))
+                frame.map(|frame| frame.map_err(|error| ClientBroke(error).into()))
             }
             Source::Answer(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(context));

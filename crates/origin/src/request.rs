@@ -4,6 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pantala_core::{ByteRange, ContentMeta, Validators, display_url};
 use url::Url;
 
+use crate::Interim;
+
 /// What a reader wants from an origin.
 #[derive(Clone)]
 pub struct OriginRequest {
@@ -14,10 +16,17 @@ pub struct OriginRequest {
     pub headers: HeaderMap,
     /// Which bytes of it.
     pub range: ByteRange,
+    /// The last so many bytes of it instead, wherever they begin. Then `range` is all.
+    pub suffix: Option<u64>,
     /// What an earlier answer said of the content, when there was one.
     pub expect: Option<Expect>,
     /// Whether redirects are followed; else one is an answer that brings no content.
     pub follow: bool,
+    /// Whether a status that may be better later (429, 5xx) is a reason to ask again; else it is the
+    /// answer, for whoever passes it on.
+    pub ask_again: bool,
+    /// Who is told of what is said before the answer.
+    pub interim: Option<Interim>,
 }
 
 /// What an earlier answer said of a content. An answer that disagrees is an error of
@@ -82,8 +91,11 @@ impl OriginRequest {
             url,
             headers: HeaderMap::new(),
             range: ByteRange::ALL,
+            suffix: None,
             expect: None,
             follow: true,
+            ask_again: true,
+            interim: None,
         }
     }
 
@@ -106,10 +118,18 @@ impl OriginRequest {
             };
             put(&mut headers, header::RANGE, &range);
         }
+        if let Some(last) = self.suffix {
+            put(&mut headers, header::RANGE, &format!("bytes=-{last}"));
+        }
         if let Some(validator) = self.if_range() {
             put(&mut headers, header::IF_RANGE, validator);
         }
         headers
+    }
+
+    /// Whether the request is for a part of the content.
+    pub(crate) fn is_ranged(&self) -> bool {
+        !self.range.is_all() || self.suffix.is_some()
     }
 }
 
@@ -191,6 +211,7 @@ impl fmt::Debug for OriginRequest {
         f.debug_struct("OriginRequest")
             .field("url", &display_url(self.url.as_str()))
             .field("range", &self.range)
+            .field("suffix", &self.suffix)
             .field("expect", &self.expect)
             .finish_non_exhaustive()
     }

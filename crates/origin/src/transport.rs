@@ -2,16 +2,18 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body as _;
+use hyper::upgrade::Upgraded;
 use pantala_core::{Error, Kind, Result, Who, display_url};
 use url::Url;
 
 use crate::{
     Body, OriginConfig,
     auth::Auth,
-    connect::Connector,
-    connection::{Connection, READ, Transfer},
+    connect::{Connector, Stream},
+    connection::{Connection, READ, Transfer, upgrade},
     failure,
     hosts::Hosts,
+    interim::Interim,
     pool::{Key, Pool},
     tls::Tls,
 };
@@ -76,13 +78,23 @@ impl Transport {
         headers: HeaderMap,
         body: Body,
     ) -> Result<Response<Transfer>> {
-        let target = Target::of(url)?;
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = target.path;
-        *request.headers_mut() = headers;
-        request.headers_mut().insert(header::HOST, target.host);
-        let key = target.key;
+        self.execute_with(method, url, headers, body, Extra::default())
+            .await
+    }
+
+    /// The same, with what few requests need.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub(crate) async fn execute_with(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Body,
+        extra: Extra<'_>,
+    ) -> Result<Response<Transfer>> {
+        let (mut request, key) = request(method, url, headers, body, extra)?;
         let mut stale = 0;
         loop {
             let mut connection = match self.pool.take(&key) {
@@ -108,7 +120,30 @@ impl Transport {
         }
     }
 
-    async fn connect(&self, url: &Url, (scheme, authority): &Key) -> Result<Connection> {
+    /// Sends one request that asks to go on in another protocol, on a connection of its own. Where
+    /// the other side agrees, both ends of that connection are the caller's from then on.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub(crate) async fn upgrade(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<(Response<Body>, Option<Upgraded>)> {
+        let (request, key) = request(method, url, headers, body, Extra::default())?;
+        let stream = self.reach(url, &key).await?;
+        let answer = upgrade(stream, request).await;
+        answer.map_err(|error| self.no_answer(&error, url))
+    }
+
+    async fn connect(&self, url: &Url, key: &Key) -> Result<Connection> {
+        let connection = Connection::over(self.reach(url, key).await?).await;
+        connection.map_err(|error| self.no_answer(&error, url))
+    }
+
+    async fn reach(&self, url: &Url, (scheme, authority): &Key) -> Result<Stream> {
         let uri = Uri::builder()
             .scheme(scheme.clone())
             .authority(authority.clone())
@@ -116,14 +151,44 @@ impl Transport {
             .build()
             .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))?;
         let stream = self.connector.connect(uri).await;
-        let stream = stream.map_err(|error| self.no_answer(&error, url))?;
-        let connection = Connection::over(stream).await;
-        connection.map_err(|error| self.no_answer(&error, url))
+        stream.map_err(|error| self.no_answer(&error, url))
     }
 
     fn no_answer(&self, error: &(dyn std::error::Error + 'static), url: &Url) -> Error {
         failure::no_answer(error, url, self.config.connect_timeout)
     }
+}
+
+/// What few requests need.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Extra<'a> {
+    /// Who is told of what is said before the answer.
+    pub(crate) interim: Option<&'a Interim>,
+    /// Whether the request is for the server as a whole: `OPTIONS *`.
+    pub(crate) whole_server: bool,
+}
+
+/// A request as it goes over the wire, and the connection that it needs.
+fn request(
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Body,
+    extra: Extra<'_>,
+) -> Result<(Request<Body>, Key)> {
+    let target = Target::of(url)?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = match extra.whole_server {
+        true => Uri::from_static("*"),
+        false => target.path,
+    };
+    *request.headers_mut() = headers;
+    request.headers_mut().insert(header::HOST, target.host);
+    if let Some(interim) = extra.interim {
+        interim.listen(&mut request);
+    }
+    Ok((request, target.key))
 }
 
 /// A request to send in place of this one although that may have reached the other side: only
@@ -136,6 +201,7 @@ fn again(request: &Request<Body>) -> Option<Request<Body>> {
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
     Some(again)
 }
 

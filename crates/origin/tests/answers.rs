@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use pantala_core::{Kind, Validators, Who};
-use pantala_origin::{Expect, OriginClient, OriginConfig};
+use pantala_core::{ContentMeta, Kind, Validators, Who};
+use pantala_origin::{Expect, OriginClient, OriginConfig, Refused, Revalidation};
 use support::*;
 
 #[tokio::test]
@@ -27,7 +27,9 @@ async fn the_first_get_tells_what_the_content_is() {
     assert_eq!((response.start, response.end), (0, Some(5)));
     assert_eq!(response.meta.length, Some(5));
     assert!(response.meta.ranges && response.shareable && !response.meta.private);
-    assert_eq!(response.meta.fresh_for, Some(Duration::from_secs(60)));
+    // But for the time that the answer took.
+    let fresh_for = response.meta.fresh_for.unwrap();
+    assert!(fresh_for > Duration::from_secs(30) && fresh_for <= Duration::from_secs(60));
     assert_eq!(read(&mut response.body).await.unwrap(), b"hello");
     assert_eq!(response.body.position(), 5);
     assert_eq!(response.body.next().await.unwrap(), None);
@@ -197,12 +199,21 @@ async fn a_lasting_failure_ends_after_the_retries() {
 }
 
 #[tokio::test]
+async fn trouble_is_passed_on_at_once_to_who_wants_that() {
+    let server = Server::new([Answer::new("503 Service Unavailable", "busy")]).await;
+    let mut request = ask(server.url("/f"));
+    request.ask_again = false;
+    let refused = client().get_or_refusal(request).await.unwrap_err();
+    assert_eq!(refused.error.kind(), Kind::Status(503));
+    assert_eq!(&refused.answer.unwrap().body[..], b"busy");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_silent_origin_is_a_timeout() {
     let server = Server::new([Answer::new("100 Continue", "").then(Then::Hang)]).await;
     let config = OriginConfig {
-        connect_timeout: Duration::from_millis(50),
-        read_timeout: Duration::from_millis(50),
-        retries: 0,
+        answer_timeout: Duration::from_millis(50),
         ..config()
     };
     let error = OriginClient::new(config)
@@ -211,6 +222,48 @@ async fn a_silent_origin_is_a_timeout() {
         .await
         .unwrap_err();
     assert_eq!((error.who(), error.kind()), (Who::Origin, Kind::Timeout));
+    // It may be at work on the answer.
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for() {
+    let slow = Answer::new("200 OK\nContent-Length: 5", "hello").after(Duration::from_millis(120));
+    let server = Server::new([slow]).await;
+    let config = OriginConfig {
+        connect_timeout: Duration::from_millis(40),
+        read_timeout: Duration::from_millis(40),
+        ..config()
+    };
+    let client = OriginClient::new(config).unwrap();
+    let mut response = client.get(ask(server.url("/f"))).await.unwrap();
+    assert_eq!(read(&mut response.body).await.unwrap(), b"hello");
+    assert!(response.meta.age >= Duration::from_millis(120));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_long_pause_is_the_clients_to_keep() {
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let busy = format!("{status}\nRetry-After: 60\nContent-Length: 4");
+        let server = Server::new([Answer::new(&busy, "busy")]).await;
+        let asked = client().get_or_refusal(ask(server.url("/f"))).await;
+        let answer = asked.unwrap_err().answer.unwrap();
+        assert_eq!(answer.headers["retry-after"], "60");
+        assert_eq!(&answer.body[..], b"busy");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_short_pause_is_kept() {
+    let server = Server::new([
+        Answer::new("503 Service Unavailable\nRetry-After: 0", ""),
+        Answer::new("200 OK\nContent-Length: 5", "hello"),
+    ])
+    .await;
+    let response = client().get(ask(server.url("/f"))).await.unwrap();
+    assert_eq!(response.meta.length, Some(5));
 }
 
 #[tokio::test]
@@ -437,4 +490,75 @@ async fn trailers_are_passed_on() {
         .unwrap();
     assert_eq!(body.trailers().unwrap()["x-sum"], "7");
     assert_eq!(body.to_bytes(), "body");
+}
+
+/// What is known of a content that has these validators.
+fn known(etag: Option<&str>) -> ContentMeta {
+    ContentMeta {
+        length: Some(5),
+        validators: Validators {
+            etag: etag.map(str::to_owned),
+            last_modified: None,
+        },
+        headers: vec![("x-a".into(), "1".into()), ("x-b".into(), "1".into())],
+        ..ContentMeta::default()
+    }
+}
+
+/// Asks again for what had this entity tag.
+async fn again(server: &Server, etag: Option<&str>) -> Result<Revalidation, Refused> {
+    let request = ask(server.url("/f"));
+    client().revalidate(request, &known(etag)).await
+}
+
+#[tokio::test]
+async fn what_is_unchanged_is_brought_up_to_date() {
+    let server = Server::new([Answer::new(
+        "304 Not Modified\nETag: \"a\"\nCache-Control: max-age=60\nX-B: 2",
+        "",
+    )])
+    .await;
+    let asked = again(&server, Some("\"a\"")).await;
+    let Ok(Revalidation::Unchanged { meta, shareable }) = asked else {
+        panic!("it is unchanged");
+    };
+    assert!(shareable && meta.fresh_for > Some(Duration::from_secs(30)));
+    let headers: Vec<(&str, &str)> = meta.headers.iter().map(|(n, v)| (&**n, &**v)).collect();
+    assert_eq!(
+        headers,
+        [("x-a", "1"), ("cache-control", "max-age=60"), ("x-b", "2")]
+    );
+    let requests = server.requests();
+    assert_eq!(requests.len(), 1);
+    assert!(requests[0].contains("if-none-match: \"a\"\r\n"));
+}
+
+#[tokio::test]
+async fn asking_again_takes_one_get() {
+    let whole = || Answer::new("200 OK\nContent-Length: 5", "hello");
+    for etag in [None, Some("\"a\"")] {
+        let server = Server::new([whole(), whole()]).await;
+        let asked = again(&server, etag).await;
+        assert!(matches!(asked, Ok(Revalidation::Sent(_))));
+        assert_eq!(server.requests().len(), 1, "{etag:?}");
+    }
+    let gone = || Answer::new("404 Not Found\nContent-Length: 4", "gone");
+    let server = Server::new([gone(), gone()]).await;
+    let asked = again(&server, Some("\"a\"")).await;
+    let refused = asked.err().unwrap();
+    assert_eq!(refused.error.kind(), Kind::NotFound);
+    assert_eq!(&refused.answer.unwrap().body[..], b"gone");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_304_of_another_content_is_no_answer() {
+    let server = Server::new([
+        Answer::new("304 Not Modified\nETag: \"b\"", ""),
+        Answer::new("200 OK\nContent-Length: 5", "hello"),
+    ])
+    .await;
+    let asked = again(&server, Some("\"a\"")).await;
+    assert!(matches!(asked, Ok(Revalidation::Sent(_))));
+    assert!(!server.requests()[1].contains("if-none-match"));
 }

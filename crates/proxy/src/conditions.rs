@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, header};
 use pantala_core::{ContentMeta, Validators};
+use pantala_origin::{Directives, Seconds};
 
 /// Whether the client already has this content, so that 304 is the answer.
 ///
@@ -25,6 +26,20 @@ pub(crate) fn is_unchanged(headers: &HeaderMap, meta: &ContentMeta) -> bool {
         (Some(since), Some(modified)) => modified <= since,
         _ => false,
     }
+}
+
+/// Whether an answer is as fresh as the client wants it (RFC 9111, 5.2.1).
+pub(crate) fn is_fresh_enough(headers: &HeaderMap, meta: &ContentMeta) -> bool {
+    let directives = Directives::of(headers);
+    let young = match directives.seconds("max-age") {
+        Seconds::Given(most) => meta.age <= most,
+        Seconds::Absent | Seconds::Invalid => true,
+    };
+    let lasting = match directives.seconds("min-fresh") {
+        Seconds::Given(least) => meta.fresh_for.is_some_and(|left| left >= least),
+        Seconds::Absent | Seconds::Invalid => true,
+    };
+    young && lasting
 }
 
 /// Whether a range is wanted of this content: by `If-Range` a client says of which content it has
@@ -80,6 +95,8 @@ fn names(headers: &HeaderMap, etag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -118,6 +135,27 @@ mod tests {
             assert!(!holds(other), "{other}");
         }
         assert!(range_holds(&HeaderMap::new(), &meta()));
+    }
+
+    #[test]
+    fn a_client_says_how_fresh_is_fresh_enough() {
+        let meta = ContentMeta {
+            age: Duration::from_secs(30),
+            fresh_for: Some(Duration::from_secs(60)),
+            ..meta()
+        };
+        for (directives, enough) in [
+            ("no-transform", true),
+            ("max-age=30", true),
+            ("max-age=29", false),
+            ("min-fresh=60", true),
+            ("Min-Fresh=61", false),
+            ("max-age=60, min-fresh=100", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("cache-control", directives.parse().unwrap());
+            assert_eq!(is_fresh_enough(&headers, &meta), enough, "{directives}");
+        }
     }
 
     #[test]

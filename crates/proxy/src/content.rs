@@ -8,18 +8,19 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Who};
 use pantala_node::{Content, ContentRequest, Direct, DirectHead, Node, Opened, Range, StreamIo};
-use pantala_origin::{Refusal, Refused};
+use pantala_origin::{Directives, Refusal, Refused, Seconds, may_be_kept};
 use url::Url;
 
 use crate::{
     body::{Blocks, ContentBody, ReplyBody},
     conditions,
     forward::pass,
-    headers::{drop_hop_by_hop, list},
+    headers::drop_hop_by_hop,
     range,
     reply::{self, Reply},
     rules::Way,
     server::Context,
+    upgrade,
 };
 
 /// How long the head of an answer waits for the first byte of content without a length: that may
@@ -39,9 +40,14 @@ pub(crate) struct Ask {
 pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: Ask) -> Reply {
     let (parts, body) = request.into_parts();
     let Ask { url, digest, way } = ask;
-    let sharable = way != Way::Direct && body.is_end_stream();
+    let sharable = way != Way::Direct && body.is_end_stream() && upgrade::wanted(&parts).is_none();
     let wanted = wanted(&parts.headers, digest.is_some()).filter(|_| sharable);
+    let cached_only = Directives::of(&parts.headers).has("only-if-cached")
+        && matches!(parts.method, Method::GET | Method::HEAD);
     let Some(range) = wanted else {
+        if cached_only {
+            return not_cached();
+        }
         return pass(context, parts, Some(body), &url).await;
     };
     let asked = ContentRequest {
@@ -53,8 +59,10 @@ pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: A
         // A registry's client wants the content; any other may want to know where it is.
         follow: digest.is_some(),
         limit_rate: None,
-        origin_allowed: true,
+        origin_allowed: !cached_only,
         background: false,
+        ask_again: false,
+        interim: parts.extensions.get().cloned(),
     };
     match parts.method {
         Method::GET => get(context, parts, asked).await,
@@ -63,8 +71,30 @@ pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: A
     }
 }
 
+/// What is known is not what the client wants: the origin's answer, if it may be asked.
+async fn anew(context: &Context, parts: Parts, asked: &ContentRequest) -> Reply {
+    match asked.origin_allowed {
+        true => pass(context, parts, None, &asked.url).await,
+        false => not_cached(),
+    }
+}
+
+/// The client wants nothing that somebody would have to be asked for.
+fn not_cached() -> Reply {
+    let line = "no answer is cached for this request, which has only-if-cached";
+    reply::text(StatusCode::GATEWAY_TIMEOUT, line)
+}
+
 async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
+    let named = asked.digest.is_some();
+    let is_stale = |content: &Content| {
+        !named && !content.learned && !conditions::is_fresh_enough(&parts.headers, &content.meta)
+    };
     let refused = match begin(&context.node, &asked).await {
+        Ok(Begun::Content(content, _)) if is_stale(&content) => {
+            drop(content);
+            return anew(context, parts, &asked).await;
+        }
         Ok(Begun::Content(content, first)) => {
             if asked.range.is_none() || conditions::range_holds(&parts.headers, &content.meta) {
                 return reply_with(&parts.headers, asked.range.is_some(), *content, first);
@@ -120,8 +150,11 @@ async fn get(context: &Context, parts: Parts, mut asked: ContentRequest) -> Repl
 async fn head(context: &Context, parts: Parts, mut asked: ContentRequest) -> Reply {
     // A range means something to GET alone.
     asked.range = None;
-    let Some(meta) = context.node.known(&asked) else {
-        return pass(context, parts, None, &asked.url).await;
+    let named = asked.digest.is_some();
+    let known = context.node.known(&asked);
+    let known = known.filter(|meta| named || conditions::is_fresh_enough(&parts.headers, meta));
+    let Some(meta) = known else {
+        return anew(context, parts, &asked).await;
     };
     let mut reply = Response::new(ReplyBody::default());
     put_meta(reply.headers_mut(), &meta);
@@ -192,13 +225,15 @@ fn wanted(headers: &HeaderMap, named: bool) -> Option<Option<Range>> {
     if CONDITIONS.iter().any(|name| headers.contains_key(name)) {
         return None;
     }
-    for directive in list(headers, header::CACHE_CONTROL) {
-        match directive.as_str() {
-            "no-store" => return None,
-            // What is named by its digest cannot be stale.
-            "no-cache" | "max-age=0" if !named => return None,
-            _ => {}
-        }
+    let directives = Directives::of(headers);
+    // What is named by its digest cannot be stale.
+    let anew = directives.has("no-cache")
+        || matches!(
+            directives.seconds("max-age"),
+            Seconds::Invalid | Seconds::Given(Duration::ZERO)
+        );
+    if directives.has("no-store") || (anew && !named) {
+        return None;
     }
     let old = headers.contains_key(header::PRAGMA) && !headers.contains_key(header::CACHE_CONTROL);
     if old && !named {
@@ -289,28 +324,29 @@ fn reply_with(asked: &HeaderMap, ranged: bool, content: Content, first: Option<B
 
 /// What readers are told of a content.
 pub(crate) fn put_meta(headers: &mut HeaderMap, meta: &ContentMeta) {
-    let kept = meta
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value));
-    let own = [
-        ("content-type", &meta.content_type),
-        ("content-encoding", &meta.content_encoding),
-        ("etag", &meta.validators.etag),
-        ("last-modified", &meta.validators.last_modified),
-    ];
-    let own = own
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.as_ref()?)));
-    for (name, value) in kept.chain(own) {
-        // Another peer may have sent them: what cannot stand in a header is left out.
+    // Another peer may have sent them: what cannot stand in a header is left out, and what is for
+    // one reader or says where the message ends.
+    for (name, value) in &meta.headers {
         if let (Ok(name), Ok(value)) = (
             header::HeaderName::try_from(name),
-            HeaderValue::from_str(value),
-        ) {
+            HeaderValue::from_bytes(value.as_bytes()),
+        ) && may_be_kept(&name)
+        {
             headers.append(name, value);
         }
     }
+    let own = [
+        (header::CONTENT_TYPE, &meta.content_type),
+        (header::CONTENT_ENCODING, &meta.content_encoding),
+        (header::ETAG, &meta.validators.etag),
+        (header::LAST_MODIFIED, &meta.validators.last_modified),
+    ];
+    for (name, value) in own {
+        if let Some(Ok(value)) = value.as_ref().map(|value| value.as_bytes().try_into()) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(header::AGE, meta.age.as_secs().into());
     if meta.length.is_some() {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
@@ -343,4 +379,40 @@ fn relay(direct: Direct) -> Reply {
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_of_the_message_or_of_one_reader_is_left_out() {
+        let meta = ContentMeta {
+            content_type: Some("text/plain".into()),
+            headers: [
+                ("set-cookie", "session=theirs"),
+                ("Transfer-Encoding", "chunked"),
+                ("content-length", "7"),
+                ("content-range", "bytes 0-6/7"),
+                ("connection", "close"),
+                ("keep-alive", "timeout=1"),
+                ("proxy-authenticate", "Basic"),
+                ("content-type", "text/html"),
+                ("age", "5"),
+                ("x-a", "1\r\nset-cookie: a=b"),
+                ("x b", "1"),
+                ("content-disposition", "attachment; filename=\"ü\""),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            ..ContentMeta::default()
+        };
+        let mut headers = HeaderMap::new();
+        put_meta(&mut headers, &meta);
+        let mut names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["age", "content-disposition", "content-type"]);
+        assert_eq!(headers["age"], "0");
+        assert_eq!(headers["content-type"], "text/plain");
+    }
 }

@@ -1,15 +1,17 @@
 //! Requests that are passed on as they are, and their answers.
 
-use http::{HeaderValue, Request, header, request::Parts};
+use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::display_url;
+use pantala_origin::{Interim, WholeServer};
 use url::Url;
 
 use crate::{
     headers::{drop_hop_by_hop, list},
     reply::{self, Reply},
     server::Context,
+    upgrade,
 };
 
 /// Passes a request on to `url`, and its answer back. `body` is `None` when it has been found
@@ -20,6 +22,10 @@ pub(crate) async fn pass(
     body: Option<Incoming>,
     url: &Url,
 ) -> Reply {
+    if let Some(reply) = last_hop(context, &mut parts) {
+        return reply;
+    }
+    let protocol = upgrade::wanted(&parts);
     let trailers = list(&parts.headers, header::TE).any(|coding| coding == "trailers");
     drop_hop_by_hop(&mut parts.headers);
     if trailers {
@@ -42,9 +48,19 @@ pub(crate) async fn pass(
         _ => pantala_origin::Body::empty(),
     };
     let mut request = Request::new(body);
+    if let Some(whole) = parts.extensions.remove::<WholeServer>() {
+        request.extensions_mut().insert(whole);
+    }
+    if let Some(interim) = parts.extensions.remove::<Interim>() {
+        request.extensions_mut().insert(interim);
+    }
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = parts.headers;
+    if let Some(protocol) = protocol {
+        request.headers_mut().insert(header::UPGRADE, protocol);
+        return upgrade::pass(context, request, parts.extensions).await;
+    }
     let (node, asked) = (&context.node, request.headers().clone());
     let is_safe = request.method().is_safe();
     match node.origin().forward(request).await {
@@ -58,4 +74,45 @@ pub(crate) async fn pass(
         }
         Err(error) => reply::failure(&error),
     }
+}
+
+/// Counts the hops of a `TRACE` or an `OPTIONS`, and answers as the last one where this is it
+/// (RFC 9110, 7.6.2).
+fn last_hop(context: &Context, parts: &mut Parts) -> Option<Reply> {
+    if !matches!(parts.method, Method::TRACE | Method::OPTIONS) {
+        return None;
+    }
+    let value = parts.headers.get(header::MAX_FORWARDS)?;
+    let hops: u64 = value.to_str().ok()?.trim().parse().ok()?;
+    if let Some(left) = hops.checked_sub(1) {
+        parts.headers.insert(header::MAX_FORWARDS, left.into());
+        return None;
+    }
+    if parts.method == Method::OPTIONS {
+        let mut reply = reply::text(StatusCode::OK, "this is a dfdaemon");
+        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+        reply.headers_mut().insert(header::ALLOW, allow);
+        return Some(reply);
+    }
+    let message = HeaderValue::from_static("message/http");
+    Some(reply::page(StatusCode::OK, message, traced(context, parts)))
+}
+
+/// A request as it came, without what proves who sent it.
+fn traced(context: &Context, parts: &Parts) -> Vec<u8> {
+    let mut message =
+        format!("{} {} {:?}\r\n", parts.method, parts.uri, parts.version).into_bytes();
+    let harmless = context.node.origin().harmless();
+    let secret = harmless.credentials_in(&parts.headers);
+    let secret: Vec<_> = secret.map(|(name, _)| name).collect();
+    for (name, value) in &parts.headers {
+        if !secret.contains(&name) {
+            message.extend_from_slice(name.as_str().as_bytes());
+            message.extend_from_slice(b": ");
+            message.extend_from_slice(value.as_bytes());
+            message.extend_from_slice(b"\r\n");
+        }
+    }
+    message.extend_from_slice(b"\r\n");
+    message
 }

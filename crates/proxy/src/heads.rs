@@ -4,6 +4,9 @@
 //! the latter. That is safe here, because what is passed on is framed anew; but whoever sends such
 //! a request may have another server in mind that sits in front of this one and takes it by the
 //! latter (RFC 9112, 11.2). It is refused, and for that it must be seen.
+//!
+//! It also takes `OPTIONS http://host`, which asks the server as a whole, for
+//! `OPTIONS http://host/` (RFC 9112, 3.2.4).
 
 use std::{
     io,
@@ -15,7 +18,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::interim::Interims;
 
 /// What is known of the request that is being read.
 #[derive(Debug, Clone)]
@@ -27,6 +33,8 @@ const AWAITED: u8 = 0;
 const PASSED: u8 = 1;
 /// Its head says twice where the body ends.
 const AMBIGUOUS: u8 = 2;
+/// Its head has come, was sound, and asks a server as a whole.
+const WHOLE: u8 = 3;
 
 /// The longest head that is looked at; a longer one is refused anyway.
 const LONGEST: usize = 64 << 10;
@@ -43,6 +51,11 @@ impl Head {
         self.0.load(Ordering::Relaxed) == AMBIGUOUS
     }
 
+    /// Whether the request that has just been read asks a server as a whole.
+    pub fn is_for_whole_server(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == WHOLE
+    }
+
     /// The request was answered and had no body: what comes next is a head.
     pub fn expect_next(&self) {
         self.0.store(AWAITED, Ordering::Relaxed);
@@ -51,18 +64,28 @@ impl Head {
 
 /// A connection whose heads are looked at as they come. Of requests that come together only the
 /// first one's is; the others were not waited for, and none of them follows a chunked body.
+///
+/// Answers go out by the same way: what an origin says before its answer is put in front of it.
 pub(crate) struct Heads<S> {
     stream: S,
     head: Head,
     seen: Vec<u8>,
+    interims: Interims,
+    /// Of an interim answer, what is still to be written.
+    interim: Bytes,
+    /// Whether all that was written has gone out.
+    between: bool,
 }
 
 impl<S> Heads<S> {
-    pub fn new(stream: S) -> Self {
+    pub fn new(stream: S, interims: Interims) -> Self {
         Self {
             stream,
             head: Head::default(),
             seen: Vec::new(),
+            interims,
+            interim: Bytes::new(),
+            between: true,
         }
     }
 
@@ -80,12 +103,27 @@ impl<S> Heads<S> {
             return;
         }
         let seen = std::mem::take(&mut self.seen);
-        let found = match is_ambiguous(&seen[..end.unwrap_or(seen.len())]) {
-            true => AMBIGUOUS,
-            false => PASSED,
+        let head = &seen[..end.unwrap_or(seen.len())];
+        let found = match (is_ambiguous(head), is_for_whole_server(head)) {
+            (true, _) => AMBIGUOUS,
+            (false, true) => WHOLE,
+            (false, false) => PASSED,
         };
         self.head.0.store(found, Ordering::Relaxed);
     }
+}
+
+/// Whether a head begins with `OPTIONS` and a URL without path and query, or with `OPTIONS *`.
+fn is_for_whole_server(head: &[u8]) -> bool {
+    let Some(rest) = head.trim_ascii_start().strip_prefix(b"OPTIONS ") else {
+        return false;
+    };
+    let target = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let authority = target
+        .windows(3)
+        .position(|three| three == b"://")
+        .map(|scheme| &target[scheme + 3..]);
+    target == b"*" || authority.is_some_and(|rest| !rest.contains(&b'/') && !rest.contains(&b'?'))
 }
 
 fn is_ambiguous(head: &[u8]) -> bool {
@@ -111,12 +149,33 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Heads<S> {
+    /// Writes what an origin said before its answer, as far as it is to go out now.
+    fn poll_interim(&mut self, context: &mut Context<'_>, flushing: bool) -> Poll<io::Result<()>> {
+        if self.interim.is_empty()
+            && let Some(interim) = self.interims.take(self.between, flushing)
+        {
+            self.interim = interim;
+        }
+        while !self.interim.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            match ready!(stream.poll_write(context, &self.interim))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interim.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(context, false))?;
+        self.between = false;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -125,6 +184,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(context, false))?;
+        self.between = false;
         Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 
@@ -133,6 +194,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.interims.wake(context.waker());
+        if !self.between {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.between = true;
+        }
+        ready!(self.poll_interim(context, true))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -150,11 +217,11 @@ mod tests {
         let both = b"POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
         let one = b"POST /content-length: HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         for step in 1..both.len() {
-            let mut heads = Heads::new(());
+            let mut heads = Heads::new((), Interims::default());
             both.chunks(step).for_each(|part| heads.look(part));
             assert!(heads.head().is_ambiguous(), "{step}");
         }
-        let mut heads = Heads::new(());
+        let mut heads = Heads::new((), Interims::default());
         heads.look(one);
         // What follows is a body.
         heads.look(both);
@@ -162,5 +229,22 @@ mod tests {
         heads.head().expect_next();
         heads.look(both);
         assert!(heads.head().is_ambiguous());
+    }
+
+    #[test]
+    fn a_server_is_told_from_its_root() {
+        for (line, server) in [
+            ("OPTIONS http://origin.example HTTP/1.1", true),
+            ("OPTIONS * HTTP/1.1", true),
+            ("OPTIONS http://origin.example/ HTTP/1.1", false),
+            ("OPTIONS http://origin.example?a HTTP/1.1", false),
+            ("OPTIONS / HTTP/1.1", false),
+            ("GET http://origin.example HTTP/1.1", false),
+        ] {
+            let mut heads = Heads::new((), Interims::default());
+            heads.look(line.as_bytes());
+            heads.look(b"\r\nHost: a\r\n\r\n");
+            assert_eq!(heads.head().is_for_whole_server(), server, "{line}");
+        }
     }
 }

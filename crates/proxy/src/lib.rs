@@ -29,8 +29,10 @@ mod forward;
 mod headers;
 mod heads;
 mod intercept;
+mod interim;
 mod metrics;
 mod mirror;
+mod named;
 mod outlet;
 mod range;
 mod reply;
@@ -39,6 +41,7 @@ mod rules;
 mod server;
 mod stale;
 mod tunnel;
+mod upgrade;
 mod upstreams;
 mod users;
 

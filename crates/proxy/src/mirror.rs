@@ -3,6 +3,7 @@
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use pantala_core::ContentDigest;
+use url::Url;
 
 use crate::{
     content::{self, Ask},
@@ -10,7 +11,7 @@ use crate::{
     reply::{self, Reply},
     rules::Way,
     server::{Client, Context},
-    upstreams::{Kind, What},
+    upstreams::{Destination, Kind, What},
 };
 
 /// Answers what an upstream registry would: what has a digest through the swarm, tags by the
@@ -32,8 +33,14 @@ pub(crate) async fn answer(
                     own host; run a dfdaemon on yours";
         return reply::text(StatusCode::FORBIDDEN, line);
     }
-    let url = destination.url;
-    match (request.method(), destination.what) {
+    let Destination { url, what, view } = destination;
+    let mut reply = at(context, request, url, what).await;
+    view.put(reply.headers_mut());
+    reply
+}
+
+async fn at(context: &Context, request: Request<Incoming>, url: Url, what: What) -> Reply {
+    match (request.method(), what) {
         (&Method::GET | &Method::HEAD, What::Named(digest, kind)) => {
             let ask = Ask {
                 url,

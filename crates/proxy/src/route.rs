@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
 use hyper::body::{Body as _, Incoming};
 use pantala_core::display_url;
+use pantala_origin::WholeServer;
 use url::Url;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     mirror,
     reply::{self, Reply},
     rules::Verdict,
-    server::{Client, Context},
+    server::{Client, Context, Held},
     tunnel,
     upstreams::{self, What},
     users,
@@ -27,10 +28,18 @@ const OPEN_METRICS: HeaderValue =
 pub(crate) async fn answer(
     context: &Arc<Context>,
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Reply {
     let in_use = client.seat.begin();
     let old = request.version() == Version::HTTP_10;
+    if !old {
+        let extensions = request.extensions_mut();
+        extensions.insert(client.interims.listener());
+    }
+    request.extensions_mut().insert(Held::of(client));
+    if client.head.is_for_whole_server() {
+        request.extensions_mut().insert(WholeServer);
+    }
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let bodiless = request.body().is_end_stream();
     let (method, shown) = (request.method().clone(), shown(client, &request));
@@ -45,6 +54,7 @@ pub(crate) async fn answer(
             Route::Own => own(context, client, &request).await,
         },
     };
+    client.interims.answered();
     if old {
         reply.body_mut().or_abort(client.abort.clone());
     }
@@ -70,6 +80,11 @@ fn refusal(
     route: Route,
 ) -> Option<Reply> {
     let headers = request.headers();
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        let line = "usage: send one Host header";
+        return Some(reply::text(StatusCode::BAD_REQUEST, line));
+    }
     let page = match route {
         Route::Own => true,
         Route::Api => matches!(*request.method(), Method::GET | Method::HEAD),
@@ -177,6 +192,8 @@ fn proxied_url(client: &Client, request: &Request<Incoming>) -> Result<Url, (Sta
                 return Err((StatusCode::MISDIRECTED_REQUEST, line));
             }
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
+            // The server as a whole has no path.
+            let path = if path == "*" { "/" } else { path };
             format!("https://{to}{path}")
         }
     };

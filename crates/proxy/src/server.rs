@@ -22,6 +22,7 @@ use crate::{
     headers::Via,
     heads::{Head, Heads},
     intercept::Intercept,
+    interim::Interims,
     metrics::Metrics,
     outlet::{Gate, Outlet},
     route,
@@ -134,8 +135,25 @@ pub(crate) struct Client {
     pub head: Head,
     /// What holds an answer back while the client has to take what it was sent before.
     pub gate: Gate,
+    /// What is to be sent before the answer.
+    pub interims: Interims,
     /// One of the connections there may be at once.
     pub seat: Arc<Seat>,
+}
+
+/// Among a request's extensions: its connection counts for as long as this is held.
+#[derive(Clone)]
+pub(crate) struct Held(Arc<Seat>);
+
+impl Held {
+    pub fn of(client: &Client) -> Self {
+        Self(client.seat.clone())
+    }
+
+    /// The connection goes on without further requests.
+    pub fn engage(&self) {
+        self.0.engage();
+    }
 }
 
 impl Client {
@@ -242,6 +260,7 @@ async fn accept(listener: &TcpListener, context: &Arc<Context>) {
                     secure: None,
                     abort: stream.abort(),
                     head: Head::default(),
+                    interims: Interims::default(),
                     gate: Gate::default(),
                     seat,
                 };
@@ -275,7 +294,8 @@ pub(crate) async fn serve<S>(stream: S, mut client: Client, context: &Arc<Contex
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Heads::new(stream);
+    client.interims = Interims::default();
+    let stream = Heads::new(stream, client.interims.clone());
     client.head = stream.head();
     let stream = Outlet::new(stream, client.gate.clone(), context.clone());
     let client = &client;

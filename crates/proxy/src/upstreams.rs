@@ -7,6 +7,8 @@
 use pantala_core::ContentDigest;
 use url::Url;
 
+use crate::named::{Named, View};
+
 /// A registry under the name that clients call it by.
 #[derive(Debug, Clone)]
 pub struct Upstream {
@@ -31,6 +33,8 @@ pub(crate) struct Upstreams {
 pub(crate) struct Destination {
     pub url: Url,
     pub what: What,
+    /// How the client sees the paths there.
+    pub view: View,
 }
 
 /// What a path of the distribution API names.
@@ -60,13 +64,13 @@ impl Upstreams {
     /// registries of which nobody here has said anything. `None` when none is meant.
     pub fn find(&self, path: &str, query: Option<&str>, anywhere: bool) -> Option<Destination> {
         let by_name = |name: &str| anywhere.then(|| by_name(name)).flatten();
-        let (ns, rest) = without_ns(query);
+        let Query { ns, pair, rest } = without_ns(query);
         if let Some(ns) = &ns {
             let base = self
                 .named(ns)
                 .or_else(|| self.alone())
                 .or_else(|| by_name(ns))?;
-            return destination(&base, path, &rest);
+            return destination(&base, path, &rest, Named::ByNs(pair));
         }
         let prefixed = path
             .strip_prefix("/v2/")
@@ -79,11 +83,12 @@ impl Upstreams {
                     .flatten()
             });
             if let Some(base) = base {
-                return destination(&base, &format!("/v2/{inner}"), &rest);
+                let named = Named::InPath(first.to_owned());
+                return destination(&base, &format!("/v2/{inner}"), &rest, named);
             }
         }
         let base = self.mirror.clone()?;
-        destination(&base, path, &rest)
+        destination(&base, path, &rest, Named::Not)
     }
 
     /// Whether requests to this URL carry credentials of this host's own.
@@ -113,6 +118,11 @@ fn same_host(a: &Url, b: &Url) -> bool {
 /// Where a registry is of which only the name is known. Every client speaks HTTPS to it, but for
 /// one on its own host.
 fn by_name(name: &str) -> Option<Url> {
+    let name = match name.to_ascii_lowercase().as_str() {
+        // Under this name are the pages of a company; every client knows where its registry is.
+        "docker.io" | "index.docker.io" => "registry-1.docker.io",
+        _ => name,
+    };
     let url: Url = format!("https://{name}/").parse().ok()?;
     let sound = url.path() == "/" && url.query().is_none() && url.username().is_empty();
     let local = match url.host()? {
@@ -132,24 +142,37 @@ fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
-/// The `ns=` parameter and the query without it: it is for mirrors, not for the registry.
-fn without_ns(query: Option<&str>) -> (Option<String>, String) {
+/// A query, apart from what it says to mirrors alone.
+struct Query {
+    /// The value of `ns=`.
+    ns: Option<String>,
+    /// The whole parameter, as it came.
+    pair: String,
+    /// The query for the registry.
+    rest: String,
+}
+
+/// Takes the `ns=` parameter out of a query.
+fn without_ns(query: Option<&str>) -> Query {
     let pairs = query
         .unwrap_or("")
         .split('&')
         .filter(|pair| !pair.is_empty());
     let (ns, rest): (Vec<&str>, Vec<&str>) =
         pairs.partition(|pair| *pair == "ns" || pair.starts_with("ns="));
-    let ns = ns.first().and_then(|pair| {
-        let (_, value) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
-        (!value.is_empty()).then(|| value.into_owned())
-    });
-    (ns, rest.join("&"))
+    let pair = ns.first().copied().unwrap_or_default();
+    let value = url::form_urlencoded::parse(pair.as_bytes()).next();
+    let ns = value.and_then(|(_, value)| (!value.is_empty()).then(|| value.into_owned()));
+    Query {
+        ns,
+        pair: pair.to_owned(),
+        rest: rest.join("&"),
+    }
 }
 
 /// The upstream's URL for a path of ours. `None` when the path goes up and out of the upstream's
 /// own (`..` is resolved as the upstream would).
-fn destination(base: &Url, path: &str, query: &str) -> Option<Destination> {
+fn destination(base: &Url, path: &str, query: &str, named: Named) -> Option<Destination> {
     let mut url = base.clone();
     let root = base.path().trim_end_matches('/');
     url.set_path(&format!("{root}{path}"));
@@ -159,7 +182,11 @@ fn destination(base: &Url, path: &str, query: &str) -> Option<Destination> {
         return None;
     }
     let what = what(path);
-    Some(Destination { url, what })
+    let view = View {
+        named,
+        root: root.to_owned(),
+    };
+    Some(Destination { url, what, view })
 }
 
 /// What a path of the distribution API names.
@@ -310,6 +337,24 @@ mod tests {
         assert_eq!(none.find("/v2/hub.example/a/tags/list", None, false), None);
         assert_eq!(none.find("/v2/a/b", Some("ns=hub.example"), false), None);
         assert_eq!(goes(&none, "/v2/", None), None);
+    }
+
+    #[test]
+    fn docker_io_is_where_every_client_looks_for_it() {
+        let hub = "https://registry-1.docker.io/v2/library/a/tags/list";
+        for (mirror, path, query) in [
+            (None, "/v2/library/a/tags/list", Some("ns=docker.io")),
+            (None, "/v2/docker.io/library/a/tags/list", None),
+            (None, "/v2/Index.Docker.io/library/a/tags/list", None),
+        ] {
+            let found = goes(&upstreams(mirror, &[]), path, query);
+            assert_eq!(found.as_deref(), Some(hub), "{path} {query:?}");
+        }
+        let own = upstreams(None, &[("docker.io", "https://hub.example")]);
+        assert_eq!(
+            goes(&own, "/v2/", Some("ns=docker.io")).as_deref(),
+            Some("https://hub.example/v2/")
+        );
     }
 
     #[test]

@@ -57,7 +57,9 @@ async fn a_reader_without_credentials_gets_not_a_byte() {
     assert!(cookie.complete && cookie.body == file);
     let again = get(daemon.addr, url.as_str(), "Cookie: session=good").await;
     assert!(again.complete && again.body == file);
-    assert_eq!(daemon.node.totals().origin_received - 3 * 2, 3_000_000);
+    // Beside the content there are refusals at most, of two bytes each.
+    let received = daemon.node.totals().origin_received;
+    assert!((3_000_000..=3_000_006).contains(&received), "{received}");
     let cookies = origin
         .seen()
         .iter()

@@ -82,3 +82,53 @@ async fn what_is_for_one_client_is_not_handed_to_another() {
         daemon.stop().await;
     }
 }
+
+#[tokio::test]
+async fn every_reader_gets_all_of_the_origins_headers() {
+    let kept = [
+        ("Access-Control-Allow-Origin", "*"),
+        ("Content-Security-Policy", "default-src 'self'"),
+        ("Strict-Transport-Security", "max-age=1"),
+        ("X-Repo-Commit", "c0ffee"),
+        ("X-Checksum-Sha1", "x"),
+        ("x-amz-meta-name", "\u{fc}"),
+        ("Server", "origin/1"),
+    ];
+    let origin = Origin::new(move |seen| {
+        let reply = Reply::file(seen, b"hello").header("Cache-Control", "max-age=60");
+        kept.iter()
+            .fold(reply, |reply, (name, value)| reply.header(name, value))
+    })
+    .await;
+    let daemon = Daemon::start().await;
+    for reader in 0..3 {
+        let answer = get(daemon.addr, origin.url("/f").as_str(), "").await;
+        for (name, value) in kept {
+            assert_eq!(answer.header(name), Some(value), "{name} for {reader}");
+        }
+    }
+    assert_eq!(origin.seen().len(), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn more_headers_than_travel_make_an_answer_one_clients() {
+    let origin = Origin::new(|seen| {
+        let reply = Reply::file(seen, b"hello").header("Cache-Control", "max-age=60");
+        (0..120).fold(reply, |reply, line| {
+            reply.header("X-Line", &line.to_string())
+        })
+    })
+    .await;
+    let daemon = Daemon::start().await;
+    for reader in 1..3 {
+        let answer = get(daemon.addr, origin.url("/f").as_str(), "").await;
+        let lines = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("x-line"));
+        assert_eq!((lines.count(), answer.text().as_str()), (120, "hello"));
+        assert_eq!(origin.seen().len(), reader);
+    }
+    daemon.stop().await;
+}

@@ -37,6 +37,7 @@ fn defaults_are_as_documented() {
         (512 << 20, 8, 4)
     );
     assert_eq!(daemon.connect_timeout, Duration::from_secs(5));
+    assert_eq!(daemon.timeout, Duration::from_secs(60));
     assert_eq!(daemon.read_timeout, Duration::from_secs(15));
     assert_eq!(daemon.drain, Duration::from_secs(10));
 

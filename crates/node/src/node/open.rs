@@ -134,8 +134,7 @@ impl Node {
     /// The longest a supernode that is there may take to answer: the peer that asks the origin may
     /// take as long as an origin may, and its successor once more.
     fn answer_timeout(&self) -> Duration {
-        let origin = &self.inner.config.origin;
-        2 * (origin.connect_timeout + origin.read_timeout)
+        2 * self.inner.config.origin.answer_timeout
     }
 
     pub(super) fn key(&self, request: &ContentRequest) -> ResourceKey {
@@ -226,7 +225,13 @@ impl Node {
         }
         let response = match self.first_get(&request, stale.as_ref()).await {
             Ok(First::Sent(response)) => *response,
-            Ok(First::Unchanged(task, meta)) => {
+            Ok(First::Unchanged {
+                shareable: false, ..
+            }) => {
+                owed.say(Learned::Unshareable);
+                return self.direct(request).await;
+            }
+            Ok(First::Unchanged { task, meta, .. }) => {
                 return match self.unchanged(owed, task, *meta, &request, &opened).await? {
                     Some(content) => Ok(Opened::Content(content)),
                     // Everybody forgot it meanwhile: as if nothing had been known.
@@ -363,7 +368,11 @@ impl Node {
         if let (Some((task, meta)), Some(_)) = (stale, &request.digest)
             && let Some(meta) = self.is_here_too(request, meta).await?
         {
-            return Ok(First::Unchanged(*task, meta.into()));
+            return Ok(First::Unchanged {
+                task: *task,
+                meta: meta.into(),
+                shareable: true,
+            });
         }
         let range = match request.range {
             Some(Range::Bytes(range)) if !range.is_all() => {
@@ -377,23 +386,23 @@ impl Node {
             _ => ByteRange::ALL,
         };
         let asked = OriginRequest {
-            url: request.url.clone(),
             headers: request.headers.clone(),
             range,
-            expect: None,
             follow: request.follow,
+            ask_again: request.ask_again,
+            interim: request.interim.clone(),
+            ..OriginRequest::new(request.url.clone())
         };
         let origin = &self.inner.ports.origin;
         let charge = self.origin_buffer().await;
         let mut response = match stale.filter(|_| request.digest.is_none()) {
-            Some((task, meta)) => match origin.revalidate(asked, &meta.validators).await? {
-                Revalidation::Unchanged { fresh_for } => {
-                    let meta = ContentMeta {
-                        fresh_for,
-                        age: Duration::ZERO,
-                        ..ContentMeta::clone(meta)
-                    };
-                    return Ok(First::Unchanged(*task, meta.into()));
+            Some((task, meta)) => match origin.revalidate(asked, meta).await? {
+                Revalidation::Unchanged { meta, shareable } => {
+                    return Ok(First::Unchanged {
+                        task: *task,
+                        meta,
+                        shareable,
+                    });
                 }
                 Revalidation::Sent(response) => response,
             },
@@ -427,16 +436,19 @@ impl Node {
         if !request.origin_allowed {
             return Err(error::nobody_has_it().into());
         }
-        let range = match request.range {
-            Some(Range::Bytes(range)) => range,
-            _ => ByteRange::ALL,
+        let (range, suffix) = match request.range {
+            Some(Range::Bytes(range)) => (range, None),
+            Some(Range::Suffix(last)) => (ByteRange::ALL, Some(last)),
+            None => (ByteRange::ALL, None),
         };
         let asked = OriginRequest {
-            url: request.url.clone(),
             headers: request.headers.clone(),
             range,
-            expect: None,
+            suffix,
             follow: request.follow,
+            ask_again: request.ask_again,
+            interim: request.interim.clone(),
+            ..OriginRequest::new(request.url.clone())
         };
         let place = self.inner.alone.enter().await;
         let charge = self.origin_buffer().await;
@@ -523,6 +535,7 @@ impl Node {
             start,
             end,
             task: id,
+            learned,
             stream,
         })
     }
@@ -549,8 +562,14 @@ impl Node {
 
 /// What one GET for a content brought.
 enum First {
-    /// A content that is known stands there; with what the answer says of it now.
-    Unchanged(TaskId, Box<ContentMeta>),
+    /// A content that is known stands there.
+    Unchanged {
+        task: TaskId,
+        /// What the answer says of it now.
+        meta: Box<ContentMeta>,
+        /// Whether others than who asked may still have it.
+        shareable: bool,
+    },
     Sent(Box<OriginResponse>),
 }
 

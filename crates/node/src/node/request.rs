@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use pantala_core::{ByteRange, ContentDigest, ContentMeta, Error, Kind, Result, TaskId, Who};
+use pantala_origin::Interim;
 use url::Url;
 
 use crate::{direct::Direct, stream::StreamIo};
@@ -29,6 +30,11 @@ pub struct ContentRequest {
     pub origin_allowed: bool,
     /// Nobody waits for the bytes: all readers who wait for theirs go first, here and at peers.
     pub background: bool,
+    /// Whether an origin that has trouble now (429, 5xx) is asked again; else its word is the
+    /// reader's answer.
+    pub ask_again: bool,
+    /// Who is told of what the origin says before its answer, where it is asked for this reader.
+    pub interim: Option<Interim>,
 }
 
 /// Which bytes of a content whose length may not be known yet.
@@ -60,6 +66,8 @@ pub struct Content {
     pub end: Option<u64>,
     /// The task it is.
     pub task: TaskId,
+    /// Whether the origin has just been asked for this reader: then it is as fresh as can be had.
+    pub learned: bool,
     /// The bytes.
     pub stream: StreamIo,
 }

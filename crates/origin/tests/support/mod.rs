@@ -34,6 +34,8 @@ pub enum Then {
 pub struct Answer {
     bytes: Vec<u8>,
     then: Then,
+    /// How long it is waited for.
+    after: Duration,
 }
 
 impl Answer {
@@ -49,6 +51,7 @@ impl Answer {
         Self {
             bytes,
             then: Then::Close,
+            after: Duration::ZERO,
         }
     }
 
@@ -57,11 +60,17 @@ impl Answer {
         Self {
             bytes: Vec::new(),
             then: Then::Close,
+            after: Duration::ZERO,
         }
     }
 
     pub fn then(mut self, then: Then) -> Self {
         self.then = then;
+        self
+    }
+
+    pub fn after(mut self, after: Duration) -> Self {
+        self.after = after;
         self
     }
 }
@@ -91,6 +100,7 @@ impl Server {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let request = read_head(&mut stream).await;
                 seen.lock().unwrap().push(request);
+                tokio::time::sleep(answer.after).await;
                 // The client may have gone on its own accord.
                 let _ = stream.write_all(&answer.bytes).await;
                 match answer.then {

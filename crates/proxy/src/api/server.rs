@@ -209,6 +209,8 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         limit_rate: wanted.limit_rate,
         origin_allowed: !wanted.no_origin,
         background: wanted.background,
+        ask_again: true,
+        interim: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! What one message may carry. The receiver refuses more, so the sender does not send it.
 
 use pantala_core::{
-    ContentMeta,
+    ContentMeta, HEADER_BYTES_MAX, HEADER_LINES_MAX,
     control::{FromPeer, Hello, Learned, Parents, ToPeer},
 };
 
@@ -11,8 +11,6 @@ use super::Invalid;
 pub const MAX_PIECES: usize = 1 << 20;
 /// Labels of a peer.
 pub const MAX_LABELS: usize = 64;
-/// Response headers that travel with a content's metadata.
-pub const MAX_HEADERS: usize = 1024;
 /// Resources that one content stands behind.
 pub const MAX_RESOURCES: usize = 64;
 /// Preferred parents, and other parents.
@@ -125,8 +123,12 @@ impl Bounded for ContentMeta {
         for value in texts.into_iter().flatten() {
             text("bytes of a header", value)?;
         }
-        list("headers", self.headers.len(), MAX_HEADERS)?;
-        pairs("bytes of a header", &self.headers)
+        list("headers", self.headers.len(), HEADER_LINES_MAX)?;
+        let bytes = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        list("bytes of headers", bytes.sum(), HEADER_BYTES_MAX)
     }
 }
 
