@@ -63,7 +63,7 @@ fn check(run: impl Fn() + Send + Sync + 'static) {
     builder.check(run);
 }
 
-/// Piece 0 is held and may leave. Piece 1 is arriving: only the table has it. Another thread needs the
+/// Piece 0 is held, and may leave once an upload has let go of it. Piece 1 is arriving: only the table has it. Another thread needs the
 /// memory of both while `act` makes the table let go of piece 1.
 fn model(act: fn(&TaskPieces, Arc<PieceBuffer>)) {
     check(move || {
@@ -71,10 +71,14 @@ fn model(act: fn(&TaskPieces, Arc<PieceBuffer>)) {
         let store = Store::new(budget.clone(), Eviction::default());
         let pieces = store.open(TaskId::from_bytes([1; 32]), Geometry::new(None));
         let third = buffer(&budget);
-        pieces.seal(piece(0), buffer(&budget));
+        let upload = buffer(&budget);
+        pieces.seal(piece(0), upload.clone());
         pieces.filling(piece(1), &buffer(&budget), false);
         let waiting = budget.clone();
         let waiting = thread::spawn(move || block_on(waiting.charge(2 * PIECE)).bytes());
+        // Where this thread may stop, so that the other one looks for memory before and after.
+        let _ = budget.waiting();
+        drop(upload);
         act(&pieces, third);
         assert_eq!(waiting.join().unwrap(), 2 * PIECE);
         drop(store);
