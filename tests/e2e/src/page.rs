@@ -1,3 +1,6 @@
+//! What a scripted origin answers, said in as few words as a test can bear. It sends nothing
+//! itself.
+
 use crate::Content;
 
 /// One answer of a [`Site`](crate::Site): a status, headers and a body, and how it is sent.

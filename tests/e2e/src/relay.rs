@@ -1,3 +1,6 @@
+//! A TCP port between two programs, for tests that cut connections which the programs keep. It
+//! looks at no byte.
+
 use std::{
     io,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},

@@ -1,3 +1,6 @@
+//! An origin of many paths whose answers tests set, per reader and anew at any time. It serves what
+//! it is told and judges nothing.
+
 mod exchange;
 
 use std::{

@@ -1,3 +1,6 @@
+//! Several hosts and their supernode, for tests of what hosts share. It starts them and checks
+//! nothing.
+
 use crate::{Dfdaemon, Supernode};
 
 /// Hosts that share what they read.

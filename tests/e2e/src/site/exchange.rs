@@ -1,3 +1,5 @@
+//! One request to a scripted origin and the head of its answer. It reads and writes no connection.
+
 use std::collections::HashMap;
 
 use crate::{Page, origin::range};

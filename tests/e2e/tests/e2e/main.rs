@@ -1,5 +1,6 @@
 //! The programs end to end, against real parts.
 
+mod admissions;
 mod alone;
 mod bad_input;
 mod clients;
@@ -18,3 +19,5 @@ mod rates;
 mod runtimes;
 mod stalled;
 mod swarm;
+mod versions;
+mod whose_bytes;
