@@ -221,6 +221,12 @@ pub enum FromPeer {
         /// Which task.
         task: TaskId,
     },
+    /// What stands at a URL was changed by a request through this peer: what is known of it holds no
+    /// more (RFC 9111, 4.4).
+    Changed {
+        /// Any key of that URL.
+        key: ResourceKey,
+    },
     /// The answer to [`ToPeer::Measure`].
     RoundTrips {
         /// One for each peer that was named.
@@ -359,6 +365,12 @@ pub enum ToPeer {
     Unknown {
         /// Which task.
         task: TaskId,
+    },
+    /// What stands at a URL was changed by a request through another peer: what is known of it holds
+    /// no more.
+    Changed {
+        /// Any key of that URL.
+        key: ResourceKey,
     },
     /// Measure the round trips to these peers and answer with [`FromPeer::RoundTrips`].
     Measure {

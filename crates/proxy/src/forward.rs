@@ -1,6 +1,6 @@
 //! Requests that are passed on as they are, and their answers.
 
-use http::{HeaderValue, Method, Request, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::display_url;
@@ -68,12 +68,24 @@ pub(crate) async fn pass(
             let status = answer.status();
             node.witness(url, &asked, status, answer.headers());
             if !is_safe && (status.is_success() || status.is_redirection()) {
-                node.changed(url);
+                changed(url, answer.headers()).for_each(|url| node.changed(&url));
             }
             answer.map(Into::into)
         }
         Err(error) => reply::failure(&error),
     }
+}
+
+/// What a write has changed: what stands at its URL and, on the same host, at those that its answer
+/// names (RFC 9111, 4.4).
+fn changed(url: &Url, answer: &HeaderMap) -> impl Iterator<Item = Url> {
+    let named = [header::LOCATION, header::CONTENT_LOCATION].map(|name| {
+        let named = answer.get(name)?.to_str().ok()?;
+        url.join(named).ok()
+    });
+    let named = named.into_iter().flatten();
+    let here = named.filter(|named| named.origin() == url.origin());
+    std::iter::once(url.clone()).chain(here)
 }
 
 /// Counts the hops of a `TRACE` or an `OPTIONS`, and answers as the last one where this is it

@@ -132,3 +132,53 @@ async fn more_headers_than_travel_make_an_answer_one_clients() {
     }
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn a_write_ends_what_is_known_of_its_url() {
+    let origin = Origin::new(|seen| match seen.method.as_str() {
+        "GET" => Reply::file(seen, b"hello").header("Cache-Control", "max-age=3600"),
+        _ if seen.target == "/fails" => Reply::new("500 Internal Server Error", ""),
+        _ => Reply::new("200 OK", "")
+            .header("Location", "/other")
+            .header("Content-Location", "http://elsewhere.example/f"),
+    })
+    .await;
+    let daemon = Daemon::start().await;
+    let read = |path: &str| {
+        let (addr, url) = (daemon.addr, origin.url(path));
+        async move { get(addr, url.as_str(), "").await.text() }
+    };
+    let gets = || {
+        origin
+            .seen()
+            .iter()
+            .filter(|seen| seen.method == "GET")
+            .count()
+    };
+    for (path, method, again) in [
+        ("/f", "DELETE", 1),
+        ("/f", "PUT", 1),
+        ("/f", "POST", 1),
+        ("/f", "PATCH", 1),
+        ("/f", "M-SEARCH", 1),
+        ("/f", "OPTIONS", 0),
+        ("/other", "POST", 1),
+        ("/fails", "DELETE", 0),
+    ] {
+        assert_eq!(read(path).await, "hello");
+        assert_eq!(read(path).await, "hello");
+        let before = gets();
+        let written = match path {
+            "/other" => "/f",
+            path => path,
+        };
+        let request = format!(
+            "{method} {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx",
+            origin.url(written)
+        );
+        support::exchange(daemon.addr, request.as_bytes()).await;
+        assert_eq!(read(path).await, "hello");
+        assert_eq!(gets() - before, again, "{method} {path}");
+    }
+    daemon.stop().await;
+}

@@ -142,7 +142,8 @@ impl World {
             | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
             | ToPeer::Unknown { task } => Some(index_of_task(*task)),
-            ToPeer::Measure { .. } => None,
+            // Nothing is written in the simulated world.
+            ToPeer::Measure { .. } | ToPeer::Changed { .. } => None,
         };
         if let ToPeer::Measure { peers, enough } = message {
             self.measure(host, peers, enough);
@@ -196,7 +197,8 @@ impl World {
             | ToPeer::Poisoned { .. }
             | ToPeer::Direct { .. }
             | ToPeer::Measure { .. }
-            | ToPeer::Refused { .. } => {}
+            | ToPeer::Refused { .. }
+            | ToPeer::Changed { .. } => {}
         }
     }
 

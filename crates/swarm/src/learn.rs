@@ -1,6 +1,9 @@
 //! What content stands behind a resource: one peer asks the origin for all.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use pantala_core::{
     Class, ContentMeta, Error, Kind, PeerId, ResourceKey, TaskId, Who,
@@ -106,6 +109,7 @@ impl Swarm {
         self.is_learning(holder.peer, key);
         let learning = Learning {
             stale: stale.as_ref().map(|(task, _)| *task),
+            changed: false,
             waiting,
             holder: holder.clone(),
         };
@@ -160,15 +164,18 @@ impl Swarm {
 
     pub(crate) fn learned(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
         self.forget_learning(peer, key);
-        let (holder, waiting, stale) = match self.resources.remove(&key) {
-            Some(Resource::Learning(learning)) if learning.holder.peer == peer => {
-                (learning.holder, learning.waiting, learning.stale)
-            }
+        let (holder, waiting, stale, changed) = match self.resources.remove(&key) {
+            Some(Resource::Learning(learning)) if learning.holder.peer == peer => (
+                learning.holder,
+                learning.waiting,
+                learning.stale,
+                learning.changed,
+            ),
             // Another peer asks by now, because this one seemed to be gone: a good answer is as good
             // for all who wait, and the other goes on by itself.
             Some(Resource::Learning(learning)) if self.is_answer(peer, &learned) => {
                 let holder = Waiting { peer, start: 0 };
-                (holder, learning.waiting, None)
+                (holder, learning.waiting, None, learning.changed)
             }
             other => {
                 if let Some(other) = other {
@@ -181,11 +188,13 @@ impl Swarm {
         match learned {
             Learned::Content { task, meta } => {
                 self.know(key, task, meta);
+                self.end_if(changed, key);
                 self.admit_learner(&holder, key, task);
                 self.admit_all(&waiting, key, task);
             }
             Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
                 self.know(key, task, meta);
+                self.end_if(changed, key);
                 self.admit(&holder, key, task);
                 self.admit_all(&waiting, key, task);
             }
@@ -281,7 +290,8 @@ impl Swarm {
                 }
             }
             Some(Resource::Learning(learning)) => {
-                if meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero()) {
+                let old = meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero());
+                if old || learning.changed {
                     return;
                 }
                 // Who asks the origin goes on by itself.
@@ -290,6 +300,35 @@ impl Swarm {
                 self.admit_all(&waiting, key, task);
             }
             Some(Resource::Unshareable { .. }) => {}
+        }
+    }
+
+    /// What stands at the URL of a resource was changed through a peer: what is known of it holds no
+    /// more, whatever selects it and whoever asks. Peers are told that may know of a fresh answer,
+    /// so that many changes of the same are no more messages than one.
+    pub(crate) fn changed(&mut self, peer: PeerId, key: ResourceKey) {
+        let mut told = BTreeSet::new();
+        for (_, resource) in self.resources.range_mut(key.of_same_url()) {
+            match resource {
+                Resource::Known(standing) if standing.is_fresh(self.now) => {
+                    standing.end();
+                    if let Some(task) = self.tasks.get(&standing.task) {
+                        told.extend(task.members());
+                    }
+                }
+                Resource::Learning(learning) => learning.changed = true,
+                Resource::Known(_) | Resource::Unshareable { .. } => {}
+            }
+        }
+        told.remove(&peer);
+        for member in told {
+            self.send(member, ToPeer::Changed { key });
+        }
+    }
+
+    fn end_if(&mut self, changed: bool, key: ResourceKey) {
+        if let (true, Some(Resource::Known(standing))) = (changed, self.resources.get_mut(&key)) {
+            standing.end();
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Learning {
     pub holder: Waiting,
     /// The content that may be what stands there, if it is asked whether it does.
     pub stale: Option<TaskId>,
+    /// What stands there was changed meanwhile: what is learned may be what stood there before.
+    pub changed: bool,
     pub waiting: VecDeque<Waiting>,
 }
 
@@ -51,6 +53,11 @@ impl Standing {
             meta: meta.into(),
             at: now,
         }
+    }
+
+    /// The answer holds no more: the origin has to say what stands there now.
+    pub fn end(&mut self) {
+        self.fresh_for = Duration::ZERO;
     }
 
     pub fn is_fresh(&self, now: Time) -> bool {

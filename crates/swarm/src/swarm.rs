@@ -318,6 +318,7 @@ impl Swarm {
             FromPeer::RoundTrips { round_trips } => {
                 self.in_sites(|sites, now, out| sites.answered(peer, &round_trips, now, out));
             }
+            FromPeer::Changed { key } => self.changed(peer, key),
             FromPeer::Poison { task } => self.poison(peer, task),
             FromPeer::Leave { task } => {
                 if let Some(found) = self.peers.get_mut(&peer) {

@@ -56,6 +56,7 @@ impl Lab {
                     | ToPeer::Learn { .. }
                     | ToPeer::Direct { .. }
                     | ToPeer::Refused { .. }
+                    | ToPeer::Changed { .. }
             );
             if about_resources {
                 let to = output.to.as_bytes()[0];
@@ -295,4 +296,46 @@ fn one_class_is_never_answered_with_what_the_other_learned() {
         assert_eq!(known.task, NEW);
         assert_eq!(known.meta.private, second == Class::Credentialed);
     }
+}
+
+impl Lab {
+    /// Whom it told that what stands there was changed.
+    fn warned(&mut self) -> Vec<u8> {
+        let changed = |(to, message)| matches!(message, ToPeer::Changed { .. }).then_some(to);
+        self.said().into_iter().filter_map(changed).collect()
+    }
+
+    fn writes(&mut self, peer: u8) {
+        let key = key(Class::Credentialed);
+        self.say(peer, FromPeer::Changed { key });
+    }
+}
+
+#[test]
+fn a_write_ends_an_answer_at_all_who_know_it() {
+    let mut lab = Lab::new(4);
+    (0..3).for_each(|peer| lab.asks(peer, Class::Anonymous));
+    lab.learned(0, Class::Anonymous, content(NEW));
+    assert_eq!(lab.told().len(), 3);
+    // Through a peer that knew nothing of it, by whoever may write.
+    lab.writes(3);
+    assert_eq!(lab.warned(), [0, 1, 2]);
+    lab.writes(3);
+    assert_eq!(lab.warned(), [], "they know");
+    lab.asks(3, Class::Anonymous);
+    assert_eq!(lab.learners(), [(3, Some(NEW))]);
+    lab.learned(3, Class::Anonymous, content(OLD));
+    lab.asks(1, Class::Anonymous);
+    assert!(lab.told().contains(&(1, OLD, 60)));
+}
+
+#[test]
+fn what_was_asked_before_a_write_is_nobodys_answer_after_it() {
+    let mut lab = Lab::new(3);
+    lab.asks(0, Class::Anonymous);
+    lab.writes(1);
+    lab.learned(0, Class::Anonymous, content(OLD));
+    assert_eq!(lab.told(), [(0, OLD, 0)]);
+    lab.asks(2, Class::Anonymous);
+    assert_eq!(lab.learners(), [(2, Some(OLD))]);
 }

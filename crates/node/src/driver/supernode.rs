@@ -37,6 +37,7 @@ impl Driver {
             ToPeer::Known { .. }
             | ToPeer::Learn { .. }
             | ToPeer::Direct { .. }
+            | ToPeer::Changed { .. }
             | ToPeer::Measure { .. }
             | ToPeer::Refused { .. } => {}
         }

@@ -189,6 +189,10 @@ impl Node {
                 self.inner.registrations.answer(&message);
                 return;
             }
+            ToPeer::Changed { key } => {
+                self.inner.ports.shelf.forget_url(key);
+                return;
+            }
             ToPeer::Measure { peers, enough } => {
                 self.measure(peers, *enough);
                 return;

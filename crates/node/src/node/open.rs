@@ -157,10 +157,13 @@ impl Node {
         }
     }
 
-    /// What stands behind a URL has been changed: what is known of it holds no more (RFC 9111, 4.4).
+    /// What stands behind a URL has been changed: what is known of it holds no more, here and at the
+    /// other peers (RFC 9111, 4.4).
     pub fn changed(&self, url: &Url) {
         let key = key::of_url(url, &self.inner.config.filter_query);
         self.inner.ports.shelf.forget_url(&key);
+        // Nobody else knows anything where there is no supernode.
+        self.inner.ports.control.send(FromPeer::Changed { key });
     }
 
     pub(super) fn harmless(&self) -> &Harmless {

@@ -162,6 +162,9 @@ impl TryFrom<proto::FromPeer> for FromPeer {
             Kind::Leave(m) => FromPeer::Leave {
                 task: id("a task", &m.task)?,
             },
+            Kind::Changed(m) => FromPeer::Changed {
+                key: id("a key", &m.key)?,
+            },
             Kind::RoundTrips(m) => FromPeer::RoundTrips {
                 round_trips: round_trips(&m.round_trips)?,
             },
@@ -221,6 +224,9 @@ impl TryFrom<proto::ToPeer> for ToPeer {
             },
             Kind::Unknown(m) => ToPeer::Unknown {
                 task: id("a task", &m.task)?,
+            },
+            Kind::Changed(m) => ToPeer::Changed {
+                key: id("a key", &m.key)?,
             },
             Kind::Turn(m) => ToPeer::Turn {
                 task: id("a task", &m.task)?,

@@ -99,6 +99,9 @@ impl From<FromPeer> for proto::FromPeer {
             }),
             FromPeer::Poison { task } => Kind::Poison(task_only(&task)),
             FromPeer::Leave { task } => Kind::Leave(task_only(&task)),
+            FromPeer::Changed { key } => Kind::Changed(proto::KeyOnly {
+                key: key_bytes(&key),
+            }),
             FromPeer::RoundTrips { round_trips } => Kind::RoundTrips(proto::RoundTrips {
                 round_trips: round_trips.iter().map(round_trip).collect(),
             }),
@@ -145,6 +148,9 @@ impl From<ToPeer> for proto::ToPeer {
             ToPeer::Ended { task, length } => Kind::Ended(ended(&task, length)),
             ToPeer::Poisoned { task } => Kind::Poisoned(task_only(&task)),
             ToPeer::Unknown { task } => Kind::Unknown(task_only(&task)),
+            ToPeer::Changed { key } => Kind::Changed(proto::KeyOnly {
+                key: key_bytes(&key),
+            }),
             ToPeer::Turn { task, turn } => Kind::Turn(proto::Turn {
                 task: task_bytes(&task),
                 at: turn.at(),

@@ -82,7 +82,8 @@ impl Bounded for FromPeer {
             | FromPeer::Pulse { .. }
             | FromPeer::Trouble { .. }
             | FromPeer::Poison { .. }
-            | FromPeer::Leave { .. } => Ok(()),
+            | FromPeer::Leave { .. }
+            | FromPeer::Changed { .. } => Ok(()),
         }
     }
 }
@@ -107,7 +108,8 @@ impl Bounded for ToPeer {
             | ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
             | ToPeer::Turn { .. }
-            | ToPeer::Unknown { .. } => Ok(()),
+            | ToPeer::Unknown { .. }
+            | ToPeer::Changed { .. } => Ok(()),
         }
     }
 }

@@ -249,6 +249,7 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         }),
         task().prop_map(|task| FromPeer::Poison { task }),
         task().prop_map(|task| FromPeer::Leave { task }),
+        key().prop_map(|key| FromPeer::Changed { key }),
         vec(round_trip(), 0..=MAX_MEASURED)
             .prop_map(|round_trips| FromPeer::RoundTrips { round_trips }),
     ]
@@ -276,6 +277,7 @@ fn to_peer() -> impl Strategy<Value = ToPeer> {
         (task(), any::<u64>()).prop_map(|(task, length)| ToPeer::Ended { task, length }),
         task().prop_map(|task| ToPeer::Poisoned { task }),
         task().prop_map(|task| ToPeer::Unknown { task }),
+        key().prop_map(|key| ToPeer::Changed { key }),
         (task(), any::<u32>(), any::<u32>()).prop_map(|(task, at, of)| ToPeer::Turn {
             task,
             turn: Turn::new(at, of)
