@@ -8,7 +8,7 @@ use toml_edit::TableLike;
 use crate::{
     Options, Plan, ReadFiles,
     block::{self, Block},
-    hosts, list, missing, read, refuse,
+    hosts, imports, list, missing, read, refuse,
     toml::{by_hand, is_blank, item, line_of, line_start, parse},
 };
 
@@ -37,7 +37,7 @@ fn put_in(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
     let mut plan = Plan::default();
     let path = Path::new(CONFIG);
     let before = read(files, path)?;
-    let (dir, after) = match look(path, before.as_deref())? {
+    let (dir, after) = match effective(files, path, before.as_deref())? {
         Cri::Reads(dir) => (dir, before.clone()),
         Cri::Disabled => {
             plan.advice.push(format!(
@@ -98,7 +98,7 @@ fn take_out(options: &Options, files: &dyn ReadFiles) -> Result<Plan> {
     let before = read(files, path)?;
     // Where setup put them; elsewhere too if the setting has been changed since.
     let mut dirs = vec![PathBuf::from(HOSTS_DIR)];
-    match look(path, before.as_deref()) {
+    match effective(files, path, before.as_deref()) {
         Ok(Cri::Reads(dir)) if dir != dirs[0] => dirs.push(dir),
         _ => {}
     }
@@ -238,6 +238,49 @@ enum Place {
     In(usize),
     /// On the line that begins here, and says nothing now.
     Line(usize),
+}
+
+/// What counts: the main file, unless it imports one that says something of the CRI plugin.
+fn effective(files: &dyn ReadFiles, path: &Path, text: Option<&str>) -> Result<Cri> {
+    let mut counts = look(path, text)?;
+    for (path, text) in imports::all(files, path, text.unwrap_or_default())? {
+        match (&counts, imported(&path, &text)?) {
+            // What one file disables no other enables.
+            (Cri::Disabled, _) | (_, None) => {}
+            (_, Some(says)) => counts = says,
+        }
+    }
+    Ok(counts)
+}
+
+/// What an imported file says of the CRI plugin, if anything.
+fn imported(path: &Path, text: &str) -> Result<Option<Cri>> {
+    let document = parse(path, text)?;
+    let table = document.as_table();
+    if disabled(table, &["cri", VERSION_2, VERSION_3]) {
+        return Ok(Some(Cri::Disabled));
+    }
+    let of_plugin = |plugin: &&str| item(table, &["plugins", plugin]).is_some();
+    let Some(plugin) = [VERSION_3, VERSION_2].into_iter().find(of_plugin) else {
+        return Ok(None);
+    };
+    let at = text.find(plugin).map(|at| line_of(text, at));
+    let registry = item(table, &["plugins", plugin, "registry"]);
+    let settings = registry.and_then(|registry| registry.as_table_like());
+    if let Some(settings) = settings {
+        deprecated(path, text, settings)?;
+    }
+    let value = settings.and_then(|settings| settings.get("config_path")?.as_str());
+    let mut dirs = value.unwrap_or_default().split(':').map(str::trim);
+    match dirs.find(|dir| !dir.is_empty()) {
+        Some(dir) => Ok(Some(Cri::Reads(dir.into()))),
+        None => Err(refuse(
+            path,
+            at,
+            "it is imported, and its settings of the CRI plugin replace those of config.toml",
+            format!("put this in by hand: {} {}", header(plugin), setting()),
+        )),
+    }
 }
 
 fn look(path: &Path, text: Option<&str>) -> Result<Cri> {

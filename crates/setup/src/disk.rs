@@ -1,6 +1,7 @@
 //! The files of this machine, read with a bound and written whole or not at all.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, Metadata, Permissions},
     io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown},
@@ -14,8 +15,8 @@ use crate::{FileChange, ReadFiles, backup_path};
 /// The longest file that is read; no honest one comes near.
 const LONGEST: u64 = 4 << 20;
 
-/// How many links in a row are followed.
-const LINKS: usize = 16;
+/// How many links are followed on the way to a file.
+const LINKS: usize = 40;
 
 /// The files below a root, which is `/` or an image's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Disk {
         }
         let place = self.place(path).map_err(|error| failed(&error))?;
         let backup = backup_path(path);
-        let backup_place = backup_path(&self.below(path));
+        let backup_place = self.entry(&backup).map_err(|error| failed(&error))?;
         let there = || backup_place.symlink_metadata().is_ok();
         let Some(after) = &change.after else {
             self.remove(change).map_err(|error| failed(&error))?;
@@ -108,7 +109,8 @@ impl Disk {
                 .map_err(|error| self::failed(&backup, "written", &error))?;
         }
         replace(&place, after, Some(&metadata)).map_err(|error| failed(&error))?;
-        if !keep && fs::read_to_string(&backup_place).is_ok_and(|text| text == *after) {
+        let kept = |backup| self.read(backup).ok().flatten();
+        if !keep && kept(&backup).is_some_and(|text| text == *after) {
             fs::remove_file(&backup_place)
                 .map_err(|error| self::failed(&backup, "removed", &error))?;
             return Ok(Written::Restored(path.clone()));
@@ -118,9 +120,9 @@ impl Disk {
 
     /// Removes a file, and the directories that were made for it and are empty.
     fn remove(&self, change: &FileChange) -> io::Result<()> {
-        fs::remove_file(self.below(&change.path))?;
+        fs::remove_file(self.entry(&change.path)?)?;
         for dir in change.path.ancestors().skip(1).take(change.directories) {
-            match fs::remove_dir(self.below(dir)) {
+            match self.entry(dir).and_then(fs::remove_dir) {
                 Ok(()) => {}
                 // Others have put something there, or it is a link: it stays.
                 Err(_) => break,
@@ -129,34 +131,61 @@ impl Disk {
         Ok(())
     }
 
-    /// `path` below the root, links not followed.
-    fn below(&self, path: &Path) -> PathBuf {
-        let mut place = self.root.clone();
-        // Never out of the root by `..`.
-        place.extend(
-            path.components()
-                .filter(|part| matches!(part, Component::Normal(_))),
-        );
-        place
+    /// Where the entry `path` of a directory is. The entry itself may be a link.
+    fn entry(&self, path: &Path) -> io::Result<PathBuf> {
+        let dir = self.place(path.parent().unwrap_or(path))?;
+        Ok(match path.file_name() {
+            Some(name) => dir.join(name),
+            None => dir,
+        })
     }
 
-    /// Where `path` really is: what a link in its place points to, below the root if it says so
-    /// from the top.
+    /// Where `path` really is, links of its directories followed as the system below the root would:
+    /// no link, and no `..`, leads out of the root. What is not there yet has no links.
     fn place(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut place = self.below(path);
-        for _ in 0..LINKS {
-            let link = match fs::read_link(&place) {
-                Ok(link) => link,
-                // Not a link, or not there.
-                Err(_) => return Ok(place),
+        let mut place = self.root.clone();
+        let mut depth = 0_usize;
+        let mut followed = 0;
+        // The parts to come, the next one last.
+        let mut parts: Vec<OsString> = reversed(path);
+        while let Some(part) = parts.pop() {
+            if part == ".." {
+                if depth > 0 {
+                    place.pop();
+                    depth -= 1;
+                }
+                continue;
+            }
+            place.push(&part);
+            depth += 1;
+            // Not a link, or not there.
+            let Ok(link) = fs::read_link(&place) else {
+                continue;
             };
-            place = match link.is_absolute() {
-                true => self.below(&link),
-                false => place.parent().unwrap_or(&self.root).join(link),
-            };
+            followed += 1;
+            if followed > LINKS {
+                return Err(io::Error::other("too many links"));
+            }
+            place.pop();
+            depth -= 1;
+            if link.is_absolute() {
+                place.clone_from(&self.root);
+                depth = 0;
+            }
+            parts.extend(reversed(&link));
         }
-        Err(io::Error::other("too many links"))
+        Ok(place)
     }
+}
+
+/// The names in a path and its `..`, the last one first.
+fn reversed(path: &Path) -> Vec<OsString> {
+    let parts = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    parts.collect()
 }
 
 fn make_parent(place: &Path) -> io::Result<()> {

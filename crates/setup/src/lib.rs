@@ -21,6 +21,7 @@ mod containerd;
 mod disk;
 mod docker;
 mod hosts;
+mod imports;
 mod podman;
 mod run;
 mod toml;

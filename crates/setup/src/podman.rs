@@ -156,6 +156,13 @@ fn conflicts(
     conflict(ours, &rest, &options.registries)
 }
 
+/// Whether an entry with this prefix is for a registry and for others beside it.
+fn covers(prefix: &str, name: &str) -> bool {
+    let domain = prefix.strip_prefix("*.");
+    let below = domain.and_then(|domain| name.strip_suffix(domain));
+    below.is_some_and(|below| below.len() > 1 && below.ends_with('.'))
+}
+
 fn conflict(path: &Path, text: &str, names: &[String]) -> Result<()> {
     let document = parse(path, text)?;
     if let Some(registries) = document.get("registries").and_then(|it| it.as_table_like())
@@ -188,9 +195,35 @@ fn conflict(path: &Path, text: &str, names: &[String]) -> Result<()> {
         });
         // Without a prefix the location is what images are matched against.
         let [prefix, location] = texts;
-        if let Some((at, name)) = prefix.or(location)
-            && names.iter().any(|one| one == name)
-        {
+        let Some((at, written)) = prefix.or(location) else {
+            continue;
+        };
+        // A slash at its end says nothing.
+        let name = written.trim_end_matches('/');
+        let covered = names.iter().find(|one| covers(name, one));
+        if let Some(covered) = covered {
+            let blocked = entry.get("blocked").and_then(|item| item.as_bool()) == Some(true);
+            let (what, hint) = if blocked {
+                (
+                    format!(
+                        "{written} is blocked here, and an entry for {covered} would lift that"
+                    ),
+                    format!("take the block out first if {covered} is to be pulled from"),
+                )
+            } else {
+                (
+                    format!(
+                        "the entry for {written} is for {covered} too, and would no longer be with \
+                         one for {covered} alone"
+                    ),
+                    format!(
+                        "write an entry for {covered} with those settings and the mirror by hand"
+                    ),
+                )
+            };
+            return Err(refuse(path, Some(line_of(text, at)), what, hint));
+        }
+        if names.iter().any(|one| one == name) {
             return Err(refuse(
                 path,
                 Some(line_of(text, at)),

@@ -149,6 +149,90 @@ server = \"https://hub.example\"
 }
 
 #[test]
+fn imported_files_count() {
+    let main = |imports: &str| format!("version = 2\nimports = {imports}\n");
+    let dropin = "/etc/containerd/conf.d/10-team.toml";
+    let section = "[plugins.\"io.containerd.grpc.v1.cri\"";
+    let reads = format!("version = 2\n{section}.registry]\nconfig_path = \"/srv/hosts\"\n");
+    for imports in [
+        "[\"/etc/containerd/conf.d/*.toml\"]",
+        "[\"conf.d/10-team.toml\"]",
+        "[\"/etc/containerd/conf.d/1?-*.toml\", \"/nowhere/*.toml\", \"/none.toml\"]",
+        "[\"first.toml\"]",
+    ] {
+        let files = [
+            (CONFIG, main(imports)),
+            (dropin, reads.clone()),
+            // By way of another one, and in a circle.
+            (
+                "/etc/containerd/first.toml",
+                "imports = [\"conf.d/*.toml\", \"config.toml\"]\n".to_owned(),
+            ),
+        ];
+        let files = files.each_ref().map(|(path, text)| (*path, text.as_str()));
+        let host = Host::with(&files);
+        let between = host.there_and_back(C, &options(&["hub.example"]));
+        assert!(
+            between
+                .text("/srv/hosts/hub.example/hosts.toml")
+                .contains(MIRROR)
+        );
+        assert_eq!(between.text(CONFIG), host.text(CONFIG), "{imports}");
+    }
+    let with = |text: &str| {
+        let text = (dropin, text);
+        Host::with(&[(CONFIG, main("[\"conf.d/*.toml\"]").as_str()), text])
+    };
+    // One that says nothing of it is no matter, and neither is what nobody imports.
+    let neighbours = [with("version = 2\n[grpc]\n  uid = 1\n"), {
+        let sandbox = format!("version = 2\n{section}]\nsandbox_image = \"x\"\n");
+        Host::with(&[(CONFIG, "version = 2\n"), (dropin, &sandbox)])
+    }];
+    for host in neighbours {
+        let between = host.there_and_back(C, &options(&["hub.example"]));
+        assert!(between.text(CONFIG).contains("config_path"));
+    }
+    // The whole of the plugin's settings in the main file would be replaced.
+    for (text, line, words) in [
+        (
+            format!("{section}]\nsandbox_image = \"x\"\n"),
+            1,
+            "replace those of config.toml",
+        ),
+        (
+            format!("version = 2\n{section}.registry]\nconfig_path = \"\"\n"),
+            2,
+            "replace those of config.toml",
+        ),
+        (
+            "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n".to_owned(),
+            1,
+            "replace those of config.toml",
+        ),
+        (
+            format!("{section}.registry.mirrors.\"hub.example\"]\nendpoint = []\n"),
+            1,
+            "registry.mirrors",
+        ),
+        ("imports = 3\n".to_owned(), 1, "imports is not a list"),
+        (
+            "\nimports = [\"/etc/*/x.toml\"]\n".to_owned(),
+            2,
+            "a pattern that setup cannot",
+        ),
+        ("[[".to_owned(), 1, "not TOML"),
+    ] {
+        let error = with(&text).fails(C, &options(&["hub.example"]));
+        let place = format!("{dropin}:{line}: ");
+        assert!(error.what().starts_with(&place), "{text}: {error}");
+        assert!(error.what().contains(words), "{text}: {error}");
+    }
+    let mut disabled = with("disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n");
+    let plan = disabled.ok(C, &options(&["hub.example"]));
+    assert!(plan.advice.iter().any(|note| note.contains("disabled")));
+}
+
+#[test]
 fn a_new_address_replaces_the_old_one() {
     let mut host = Host::with(&[(HUB, "server = \"https://hub.example\"")]);
     let original = host.clone();

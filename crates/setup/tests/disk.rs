@@ -145,6 +145,55 @@ fn mode_and_links_stay_and_the_first_original_is_kept() {
 }
 
 #[test]
+fn no_link_leads_out_of_the_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    let beside = root.path().file_name().unwrap().to_str().unwrap();
+    fs::create_dir_all(at("etc")).unwrap();
+    fs::create_dir_all(outside.path().join("docker")).unwrap();
+    fs::write(outside.path().join("docker/daemon.json"), "{\"out\": 1}").unwrap();
+    let climb = format!("../../../../../../../..{}", outside.path().display());
+    for link in [
+        // Of a directory on the way, from the top and by climbing.
+        format!("{}/docker", outside.path().display()),
+        format!("{climb}/docker"),
+        format!(
+            "../../{beside}/../{}/docker",
+            outside.path().file_name().unwrap().display()
+        ),
+    ] {
+        let there = tree(outside.path());
+        symlink(&link, at("etc/docker")).unwrap();
+        for undo in [false, true] {
+            told(&job(root.path(), Runtime::Docker, undo)).unwrap();
+            assert_eq!(tree(outside.path()), there, "{link}");
+            let text = fs::read_to_string(outside.path().join("docker/daemon.json")).unwrap();
+            assert_eq!(text, "{\"out\": 1}", "{link}");
+        }
+        fs::remove_file(at("etc/docker")).unwrap();
+    }
+    // Of the file itself, by climbing.
+    fs::create_dir(at("etc/docker")).unwrap();
+    symlink(
+        format!("{climb}/docker/daemon.json"),
+        at("etc/docker/daemon.json"),
+    )
+    .unwrap();
+    told(&job(root.path(), Runtime::Docker, false)).unwrap();
+    let text = fs::read_to_string(outside.path().join("docker/daemon.json")).unwrap();
+    assert_eq!(text, "{\"out\": 1}");
+    // And of the backup.
+    let backup = outside.path().join("backup");
+    fs::write(&backup, "mine").unwrap();
+    fs::remove_file(at("etc/docker/daemon.json")).unwrap();
+    fs::write(at("etc/docker/daemon.json"), "{}").unwrap();
+    symlink(&backup, at("etc/docker/daemon.json.pantala-backup")).unwrap();
+    told(&job(root.path(), Runtime::Docker, false)).unwrap();
+    assert_eq!(fs::read_to_string(&backup).unwrap(), "mine");
+}
+
+#[test]
 fn a_file_that_changed_meanwhile_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("f"), "two").unwrap();

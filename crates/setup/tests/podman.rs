@@ -98,6 +98,24 @@ fn another_entry_for_the_same_registry_is_a_conflict() {
             2,
             "has an entry",
         ),
+        (
+            MAIN,
+            "[[registry]]\nprefix = \"hub.example/\"\nblocked = true\n",
+            2,
+            "has an entry",
+        ),
+        (
+            MAIN,
+            "[[registry]]\nprefix = \"*.example\"\nblocked = true\n",
+            2,
+            "*.example is blocked here, and an entry for hub.example would lift that",
+        ),
+        (
+            dropin,
+            "registry = [{ prefix = \"*.example\", insecure = true }]\n",
+            1,
+            "the entry for *.example is for hub.example too",
+        ),
         (MAIN, "[[registry", 1, "not TOML"),
     ] {
         let error = Host::with(&[(path, text)]).fails(P, &options(&["hub.example"]));
@@ -122,7 +140,9 @@ fn another_entry_for_the_same_registry_is_a_conflict() {
         (MAIN, "unqualified-search-registries = [\"hub.example\"]\n"),
         (
             dropin,
-            "[[registry]]\nprefix = \"hub.example/team\"\nlocation = \"hub.example\"\n",
+            "[[registry]]\nprefix = \"hub.example/team\"\nlocation = \"hub.example\"\n\
+             [[registry]]\nprefix = \"*.hub.example\"\nblocked = true\n\
+             [[registry]]\nprefix = \"*.ample\"\nblocked = true\n",
         ),
         (
             "/etc/containers/registries.conf.d/README",
