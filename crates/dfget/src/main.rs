@@ -41,15 +41,31 @@ fn main() -> ExitCode {
     let mut download = runtime.spawn(async move { download::download(&config).await });
     let result = runtime.block_on(async {
         tokio::select! {
-            result = &mut download => result.unwrap_or_else(|error| {
-                Err(Error::new(Who::Us, Kind::Internal, format!("stopped: {error}")))
-            }),
+            result = &mut download => match result {
+                // A stop in this time is no failure any more: all is there.
+                Ok(Ok(source)) => {
+                    tokio::select! {
+                        () = download::leave(source) => {}
+                        () = interrupted() => {}
+                    }
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(error),
+                Err(error) => {
+                    let what = format!("stopped: {error}");
+                    Err(Error::new(Who::Us, Kind::Internal, what))
+                }
+            },
             () = interrupted() => {
-                // What it has written is taken away when it has ended.
+                // What it has written is taken away when it has ended, unless that is just now.
                 download.abort();
-                let _ = download.await;
-                let what = "interrupted; nothing was left under the file's name";
-                Err(Error::new(Who::User, Kind::Cancelled, what))
+                match download.await {
+                    Ok(Ok(_complete)) => Ok(()),
+                    _ => {
+                        let what = "interrupted; nothing was left under the file's name";
+                        Err(Error::new(Who::User, Kind::Cancelled, what))
+                    }
+                }
             }
         }
     });

@@ -1,9 +1,12 @@
+//! Where the bytes go. It must not give a file its name before the whole is on the disk.
+
 use std::{
-    fs::{File, OpenOptions},
+    ffi::OsStr,
+    fs::{File, Metadata, OpenOptions, Permissions},
     io::{self, Write},
     os::{
-        fd::{FromRawFd, OwnedFd},
-        unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt},
+        fd::{FromRawFd, IntoRawFd, OwnedFd},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     },
     path::{Path, PathBuf},
 };
@@ -16,8 +19,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 /// Where the bytes go. Each is written once, in order, by a thread of its own, and none is read
 /// back.
 ///
-/// A file gets its name only when it is complete: until then it is `.NAME.RANDOM.part` beside it,
-/// and dropping the sink removes that.
+/// A file gets its name only when it is complete and on the disk: until then it is
+/// `.NAME.RANDOM.part` beside it, and dropping the sink removes that.
 pub(crate) struct Sink {
     blocks: Option<mpsc::Sender<Bytes>>,
     writer: Option<JoinHandle<io::Result<()>>>,
@@ -37,6 +40,13 @@ impl Drop for Part {
     }
 }
 
+/// The links in a row that are followed, as many as the kernel follows.
+const LINKS: usize = 40;
+
+/// The most bytes of the file's name that are part of its part file's name: with the rest of that
+/// it must be no longer than names may be, which is 143 bytes on the strictest file systems.
+const NAME: usize = 128;
+
 /// Blocks between the network and the disk, and as many in the writer's hand: enough that neither
 /// waits for each single write.
 const QUEUE: usize = 4;
@@ -46,7 +56,7 @@ impl Sink {
     pub fn open(output: &Output) -> Result<Self> {
         match output {
             Output::Stdout => Ok(Self::start(
-                Box::new(standard_output()),
+                standard_output(),
                 "standard output".into(),
                 None,
             )),
@@ -57,7 +67,7 @@ impl Sink {
     fn file(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let cannot = |error: &io::Error| cannot_write(&name, error);
-        match std::fs::metadata(path) {
+        let there = match std::fs::metadata(path) {
             Ok(meta) if meta.is_dir() => {
                 let what = format!("{name} is a directory");
                 return Err(Error::new(Who::User, Kind::File, what).hint("name a file with -o"));
@@ -73,22 +83,23 @@ impl Sink {
                     .write(true)
                     .open(path)
                     .map_err(|error| cannot(&error))?;
-                return Ok(Self::start(Box::new(file), name, None));
+                return Ok(Self::start(file, name, None));
             }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(meta) => Some(meta),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(cannot(&error)),
+        };
+        let target = behind_links(path).map_err(|error| cannot(&error))?;
+        let (file, part) = create_beside(&target).map_err(|error| cannot(&error))?;
+        let part = Part { path: part, target };
+        if let Some(there) = there {
+            take_after(&file, &there).map_err(|error| cannot(&error))?;
         }
-        let (file, part) = create_beside(path).map_err(|error| cannot(&error))?;
-        let target = path.to_owned();
-        Ok(Self::start(
-            Box::new(file),
-            name,
-            Some(Part { path: part, target }),
-        ))
+        Ok(Self::start(file, name, Some(part)))
     }
 
-    fn start(mut out: Box<dyn Write + Send>, name: String, part: Option<Part>) -> Self {
+    fn start(mut out: File, name: String, part: Option<Part>) -> Self {
+        let durable = part.is_some();
         let (blocks, mut queue) = mpsc::channel::<Bytes>(QUEUE);
         let writer = tokio::task::spawn_blocking(move || {
             // All that is there at once: one wake-up for many blocks, here and at the other end.
@@ -98,7 +109,11 @@ impl Sink {
                     out.write_all(&block)?;
                 }
             }
-            out.flush()
+            if durable {
+                // Some errors come only now, and a name that outlives a crash needs its bytes to.
+                out.sync_all()?;
+            }
+            close(out)
         });
         Self {
             blocks: Some(blocks),
@@ -132,8 +147,13 @@ impl Sink {
         };
         written.map_err(|error| cannot_write(&self.name, &error))?;
         if let Some(part) = &self.part {
+            // No wait from here on: who stops this process finds either no file or the whole.
             std::fs::rename(&part.path, &part.target)
                 .map_err(|error| cannot_write(&self.name, &error))?;
+            // So that a crash does not take the name back. Not every directory can be read or synced.
+            if let Ok(directory) = File::open(directory_of(&part.target)) {
+                let _ = directory.sync_all();
+            }
         }
         Ok(())
     }
@@ -179,6 +199,55 @@ fn cannot_write(name: &str, error: &io::Error) -> Error {
     }
 }
 
+/// Closes a file and says what goes wrong: network file systems tell of lost bytes only then.
+fn close(file: File) -> io::Result<()> {
+    let descriptor = OwnedFd::from(file).into_raw_fd();
+    // SAFETY: the descriptor was owned by the file, and nobody else has it.
+    match unsafe { libc::close(descriptor) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // It is closed all the same.
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// Where a path leads, which need not exist: renaming onto a link would replace the link.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match std::fs::read_link(&path) {
+            Ok(link) => path = directory_of(&path).join(link),
+            // Not a link, or not there.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Gives a new file the mode of the one that it replaces, and its owner where that is allowed.
+fn take_after(file: &File, old: &Metadata) -> io::Result<()> {
+    let now = file.metadata()?;
+    if (now.uid(), now.gid()) != (old.uid(), old.gid()) {
+        // Only root may give files away.
+        let _ = fchown(file, Some(old.uid()), Some(old.gid()));
+    }
+    // Who writes to a file takes its set-id bits away.
+    let mode = old.mode() & 0o777;
+    match file.metadata()?.mode() & 0o7777 {
+        now if now == mode => Ok(()),
+        _ => file.set_permissions(Permissions::from_mode(mode)),
+    }
+}
+
 /// Makes a file of a new name beside the one that is wanted, with the permissions that one would
 /// get.
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
@@ -188,16 +257,12 @@ fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
             "not a file's name",
         ));
     };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let mut attempt = std::process::id();
     loop {
         let mut part = std::ffi::OsString::from(".");
-        part.push(name);
+        part.push(beginning(name));
         part.push(format!(".{attempt:08x}.part"));
-        let part = directory.join(part);
+        let part = directory_of(path).join(part);
         match OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -211,6 +276,17 @@ fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A name, or what of a long one is short enough to add something.
+fn beginning(name: &OsStr) -> &OsStr {
+    if name.len() <= NAME {
+        return name;
+    }
+    let text = name.to_str().unwrap_or("file");
+    let fits = |&end: &usize| text.is_char_boundary(end);
+    let end = (0..=NAME.min(text.len())).rev().find(fits);
+    OsStr::new(&text[..end.unwrap_or_default()])
 }
 
 #[cfg(test)]
@@ -261,5 +337,54 @@ mod tests {
         std::fs::set_permissions(&read_only, std::fs::Permissions::from_mode(0o444)).unwrap();
         assert_eq!(kind(&read_only), Kind::File);
         assert_eq!(std::fs::read(&read_only).unwrap(), b"keep");
+    }
+
+    #[tokio::test]
+    async fn names_may_be_as_long_as_names_are() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["n".repeat(255), "é".repeat(127), "n".repeat(129)] {
+            let path = directory.path().join(name);
+            let mut sink = sink(&path).unwrap();
+            sink.write(Bytes::from_static(b"x")).await.unwrap();
+            sink.complete().await.unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        }
+        let kind = |path: &Path| sink(path).map(drop).unwrap_err().kind();
+        assert_eq!(kind(&directory.path().join("n".repeat(256))), Kind::File);
+    }
+
+    #[tokio::test]
+    async fn links_stay_and_lead_to_the_new_content() {
+        use std::os::unix::fs::symlink;
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::create_dir(at("sub")).unwrap();
+        std::fs::write(at("sub/real"), b"old").unwrap();
+        symlink("sub/link", at("first")).unwrap();
+        symlink("real", at("sub/link")).unwrap();
+        symlink("sub/new", at("dangling")).unwrap();
+        for (link, real) in [("first", "sub/real"), ("dangling", "sub/new")] {
+            let mut sink = sink(&at(link)).unwrap();
+            sink.write(Bytes::from_static(b"new")).await.unwrap();
+            sink.complete().await.unwrap();
+            assert!(at(link).is_symlink());
+            assert!(!at(real).is_symlink());
+            assert_eq!(std::fs::read(at(real)).unwrap(), b"new");
+        }
+        symlink("round", at("round")).unwrap();
+        assert_eq!(sink(&at("round")).map(drop).unwrap_err().kind(), Kind::File);
+    }
+
+    #[tokio::test]
+    async fn the_mode_of_what_was_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for mode in [0o600, 0o755, 0o666] {
+            std::fs::write(&path, b"old").unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            sink(&path).unwrap().complete().await.unwrap();
+            let meta = path.metadata().unwrap();
+            assert_eq!((meta.mode() & 0o7777, meta.len()), (mode, 0));
+        }
     }
 }

@@ -179,6 +179,15 @@ pub(crate) enum Begun {
 /// Opens content and waits for its first bytes: until then whatever fails can still be said with
 /// a status.
 pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun, Refused> {
+    begin_as(node, request, true).await
+}
+
+/// The same, for a reader that can be told of a part of content without a length.
+pub(crate) async fn begin_part(node: &Node, request: &ContentRequest) -> Result<Begun, Refused> {
+    begin_as(node, request, false).await
+}
+
+async fn begin_as(node: &Node, request: &ContentRequest, whole: bool) -> Result<Begun, Refused> {
     let opened = match node.open_or_refusal(request.clone()).await {
         // It was dropped from memory at this very moment.
         Err(Refused { error, .. }) if error.who() == Who::Us && error.is_retryable() => {
@@ -190,7 +199,7 @@ pub(crate) async fn begin(node: &Node, request: &ContentRequest) -> Result<Begun
         Opened::Content(content) => content,
         Opened::Direct(direct) => return Ok(Begun::Direct(direct)),
     };
-    if request.range.is_some() && content.meta.length.is_none() {
+    if whole && request.range.is_some() && content.meta.length.is_none() {
         // Where it ends is not known, so no part of it can be named: a server may send it all.
         let whole = ContentRequest {
             range: None,

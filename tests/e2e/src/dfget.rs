@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Dfdaemon, Finished, Process, Supernode, program};
+use crate::{Dfdaemon, Finished, Process, Supernode, program, tool};
 
 /// A `dfget` to be started. It does not look for a dfdaemon and serves peers on loopback.
 pub struct Dfget {
@@ -55,6 +55,24 @@ impl Dfget {
     #[must_use]
     pub fn with(self, supernode: &Supernode) -> Self {
         self.arg("--supernode").arg(supernode.addr().to_string())
+    }
+
+    /// Run by another program, which gets these arguments and then the whole of this command.
+    ///
+    /// # Panics
+    /// When that is not installed.
+    #[must_use]
+    pub fn under<A: AsRef<OsStr>>(self, name: &str, args: impl IntoIterator<Item = A>) -> Self {
+        let mut command = tool(name);
+        command.args(args).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (variable, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(variable, value),
+                None => command.env_remove(variable),
+            };
+        }
+        Self { command }
     }
 
     /// In this directory.

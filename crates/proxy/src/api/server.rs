@@ -92,7 +92,7 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
     let wanted = content_request(context, &wanted)?;
     let mut alone = false;
     let (meta, task, start, end, first, rest): (_, _, _, _, _, Blocks) =
-        match content::begin(&context.node, &wanted)
+        match content::begin_part(&context.node, &wanted)
             .await
             .map_err(|refused| refused.error)?
         {
@@ -111,6 +111,8 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
                 (meta, None, start, end, None, rest)
             }
         };
+    // The content may end before the range does.
+    let end = end.filter(|_| meta.length.is_some());
     let length = end.map(|end| end.saturating_sub(start));
     let mut body = ContentBody::new(first, rest, length);
     if alone {
