@@ -55,6 +55,20 @@ static INTERCEPT_CA: Flag<PathBuf> = Flag::path("intercept-ca", "DIR", Group::Cl
 static PROXY_AUTH: Flag<PathBuf> = Flag::path("proxy-auth", "FILE", Group::Clients, value::path)
     .help("Let only these through the proxy: a file of USER:PASSWORD lines");
 
+static ALLOW_HOST: Flag<Glob> = Flag::text(
+    "allow-host",
+    "NAME,…",
+    Group::Clients,
+    value::host_pattern,
+)
+.arity(Arity::Commas)
+.help("Names that clients know this dfdaemon by, like *.nodes.example")
+.more(
+    "Besides its addresses and localhost. The mirror and the local API refuse requests with \
+             any other name in `Host`: a page in a browser may have sent them.",
+)
+.advanced();
+
 static TUNNEL_PORTS: Flag<u16> = Flag::text("tunnel-ports", "PORT,…", Group::Clients, value::port)
     .arity(Arity::Commas)
     .default_words("443")
@@ -193,6 +207,7 @@ static FLAGS: &[&dyn AnyFlag] = &[
     &INTERCEPT,
     &INTERCEPT_CA,
     &PROXY_AUTH,
+    &ALLOW_HOST,
     &TUNNEL_PORTS,
     &PREFETCH,
     &REMEMBER_AUTH,
@@ -259,6 +274,8 @@ pub struct DfdaemonConfig {
     pub intercept_ca: PathBuf,
     /// A file of those who may use the proxy; everybody when `None`.
     pub proxy_auth: Option<PathBuf>,
+    /// Names that clients know it by, besides its addresses and `localhost`.
+    pub allow_host: Vec<Glob>,
     /// The ports that tunnels may lead to, never empty.
     pub tunnel_ports: Vec<u16>,
     /// What is read besides the ranges that clients ask for.
@@ -406,6 +423,7 @@ impl DfdaemonConfig {
             intercept: values.list(&INTERCEPT)?,
             intercept_ca: values.one(&INTERCEPT_CA)?,
             proxy_auth: values.maybe(&PROXY_AUTH)?,
+            allow_host: values.list(&ALLOW_HOST)?,
             tunnel_ports: match values.list(&TUNNEL_PORTS)? {
                 none if none.is_empty() => vec![443],
                 ports => ports,

@@ -181,7 +181,6 @@ fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
     let upstreams = config.upstreams.iter().map(|upstream| Upstream {
         name: upstream.name.clone(),
         url: upstream.url.clone(),
-        own_credentials: upstream.credentials.is_some() || upstream.client_cert.is_some(),
     });
     let rules = config.rules.iter().map(|rule| Rule {
         host: rule.host.clone(),
@@ -200,6 +199,7 @@ fn proxy_config(config: &DfdaemonConfig) -> ProxyConfig {
         rules: rules.collect(),
         intercept: intercept.then(|| (config.intercept.clone(), config.intercept_ca.clone())),
         users: config.proxy_auth.clone(),
+        allowed_hosts: config.allow_host.clone(),
         serve_stale: config.serve_stale,
         connect_timeout: config.connect_timeout,
         client_timeout: config.client_timeout,

@@ -5,7 +5,8 @@
 //! - nothing is answered for a request that brought credentials of its own, or that would change
 //!   something at the origin;
 //! - credentials go to the host they were given for and the token service it names, encrypted
-//!   unless that is this machine or the operator allowed it;
+//!   unless that is this machine or the operator allowed it, and never because another host
+//!   redirected there;
 //! - of concurrent requests for one token one asks for it, and what was learned is remembered, so
 //!   that the next request is let through at once.
 
@@ -23,6 +24,7 @@ use crate::{
     credentials::{basic, is_signed},
     hosts::{Hosts, is_loopback},
     place::Place,
+    tls::Identity,
     token::{self, Token},
     transport::Transport,
 };
@@ -34,14 +36,24 @@ const REMEMBERED: usize = 1024;
 pub(crate) struct Auth {
     hosts: Arc<Hosts>,
     /// What each part of an origin wants to see.
-    wanted: Mutex<Recent<Place, Challenge>>,
+    wanted: Mutex<Recent<Door, Challenge>>,
     tokens: Mutex<Recent<TokenKey, TokenSlot>>,
+}
+
+/// What one challenge stands in front of. What opens it with our credentials is kept apart from
+/// what opens it for nobody in particular.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Door {
+    place: Place,
+    ours: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
     /// Whose credentials it was given for.
     origin: String,
+    /// Whether it was given to us, not to nobody in particular.
+    ours: bool,
     service: Service,
 }
 
@@ -53,7 +65,7 @@ type TokenSlot = Arc<OnceCell<Result<Token>>>;
 pub(crate) struct Case<'a> {
     url: &'a Url,
     host: &'a HostConfig,
-    place: Place,
+    door: Door,
     /// Whether the host's credentials may be sent over the connection that the URL asks for.
     ours: bool,
 }
@@ -87,23 +99,29 @@ impl Auth {
         method: &Method,
         url: &'a Url,
         headers: &HeaderMap,
+        identity: Identity,
     ) -> Option<Case<'a>> {
         let (_, host) = self.hosts.of(url)?;
-        let ours = host.credentials.is_some() && (is_private(url) || host.cleartext_credentials);
+        let ours = identity == Identity::Ours
+            && host.credentials.is_some()
+            && (is_private(url) || host.cleartext_credentials);
         let answerable = ours || host.anonymous_tokens;
         let reads = matches!(*method, Method::GET | Method::HEAD);
         let speaks_for_itself = headers.contains_key(header::AUTHORIZATION) || is_signed(url);
         (answerable && reads && !speaks_for_itself).then(|| Case {
             url,
             host,
-            place: Place::of(url),
+            door: Door {
+                place: Place::of(url),
+                ours,
+            },
             ours,
         })
     }
 
     /// What let the last such request through, renewed where it has expired.
     pub(crate) async fn foresee(&self, transport: &Transport, case: &Case<'_>) -> Option<Pass> {
-        let challenge = self.wanted.lock().get(&case.place)?;
+        let challenge = self.wanted.lock().get(&case.door)?;
         match self.pass(transport, case, challenge).await {
             Ok(pass) => Some(pass),
             Err(error) => {
@@ -163,13 +181,13 @@ impl Auth {
 
     /// It let the request through.
     pub(crate) fn accepted(&self, case: &Case<'_>, pass: Pass) {
-        self.wanted.lock().put(case.place.clone(), pass.challenge);
+        self.wanted.lock().put(case.door.clone(), pass.challenge);
     }
 
     /// It did not let the request through. Gives whether it may be worth trying anew because
     /// `again`, what is wanted now, is something else or something that can be renewed.
     pub(crate) fn refused(&self, case: &Case<'_>, pass: &Pass, again: Option<&Challenge>) -> bool {
-        self.wanted.lock().remove(&case.place);
+        self.wanted.lock().remove(&case.door);
         if let Challenge::Bearer(service) = &pass.challenge {
             let key = case.token_key(service);
             let mut tokens = self.tokens.lock();
@@ -204,7 +222,8 @@ impl Auth {
 impl Case<'_> {
     fn token_key(&self, service: &Service) -> TokenKey {
         TokenKey {
-            origin: self.place.origin.clone(),
+            origin: self.door.place.origin.clone(),
+            ours: self.ours,
             service: service.clone(),
         }
     }
@@ -280,7 +299,8 @@ mod tests {
 
     fn answerable(auth: &Auth, method: Method, url: &str) -> bool {
         let url = url.parse().unwrap();
-        auth.case(&method, &url, &HeaderMap::new()).is_some()
+        auth.case(&method, &url, &HeaderMap::new(), Identity::Ours)
+            .is_some()
     }
 
     #[test]
@@ -296,7 +316,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("x"));
         let url = url.parse().unwrap();
-        assert!(auth.case(&Method::GET, &url, &headers).is_none());
+        let case = auth.case(&Method::GET, &url, &headers, Identity::Ours);
+        assert!(case.is_none());
     }
 
     #[test]
@@ -319,7 +340,7 @@ mod tests {
             ("https://open.example/x", "http://auth.example/", false),
         ] {
             let (url, realm) = (url.parse().unwrap(), realm.parse().unwrap());
-            let case = auth.case(&Method::GET, &url, &HeaderMap::new());
+            let case = auth.case(&Method::GET, &url, &HeaderMap::new(), Identity::Ours);
             let may = case.is_some_and(|case| case.may_ask(&realm));
             assert_eq!(may, sent, "{url} {realm}");
         }

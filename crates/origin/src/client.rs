@@ -22,6 +22,7 @@ use crate::{
     head::{self, Confirmed, Head},
     refusal::Refused,
     request::{self, drop_hop_by_hop, end_to_end},
+    tls::Identity,
     transport::{Extra, Transport},
 };
 
@@ -274,6 +275,7 @@ impl OriginClient {
         let extra = Extra {
             interim: parts.extensions.get::<Interim>(),
             whole_server: parts.extensions.get::<WholeServer>().is_some(),
+            identity: Identity::Ours,
         };
         let answer = if body.is_end_stream() {
             let question = Question {
@@ -497,6 +499,12 @@ impl OriginClient {
     /// The request headers that play no part in who may read.
     pub fn harmless(&self) -> &Harmless {
         &self.config().harmless
+    }
+
+    /// Whether there are credentials or a certificate of this host's own for the host at `url`, so
+    /// that what it answers is for this host's own readers.
+    pub fn is_known_to(&self, url: &Url) -> bool {
+        self.transport.is_known_to(url)
     }
 
     fn is_anonymous(&self, url: &Url, headers: &HeaderMap) -> bool {

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
-use crate::tls::Tls;
+use crate::tls::{Identity, Tls};
 
 /// An idle connection is asked for a sign of life so often, and given up after as many silences
 /// as [`KEEPALIVE_PROBES`]: a middlebox that forgot it sends no reset.
@@ -64,11 +64,15 @@ impl Connector {
         self.tcp.set_recv_buffer_size(Some(size));
     }
 
-    /// Connects to who stands at `uri`.
-    pub(crate) async fn connect(&self, uri: Uri) -> Result<Stream, ConnectFailure> {
+    /// Connects to who stands at `uri`, with our certificate for it or without.
+    pub(crate) async fn connect(
+        &self,
+        uri: Uri,
+        identity: Identity,
+    ) -> Result<Stream, ConnectFailure> {
         // Not on the connection's time: it happens once, and is no fault of the origin's.
         let tls = if uri.scheme() == Some(&Scheme::HTTPS) {
-            Some(self.tls.config_for(&uri).await?)
+            Some(self.tls.config_for(&uri, identity).await?)
         } else {
             None
         };

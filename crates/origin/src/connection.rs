@@ -283,6 +283,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::tls::Identity;
 
     /// What the pipe holds: far more than is read at once.
     const PIPE: usize = 4 << 20;
@@ -300,7 +301,8 @@ mod tests {
             far.write_all(head.as_bytes()).await.unwrap();
         };
         let (answer, ()) = tokio::join!(connection.send(request), serve);
-        let key = ("http".parse().unwrap(), "origin.example".parse().unwrap());
+        let (scheme, authority) = ("http".parse().unwrap(), "origin.example".parse().unwrap());
+        let key = (scheme, authority, Identity::Anonymous);
         let mut body = Transfer::new(answer.unwrap().into_body(), connection, Arc::default(), key);
 
         let block = vec![7; 1 << 20];

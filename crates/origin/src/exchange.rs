@@ -13,7 +13,9 @@ use crate::{
     connection::Transfer,
     credentials::basic,
     failure,
+    hosts::is_loopback,
     interim::Interim,
+    tls::Identity,
     transport::{Extra, Transport},
 };
 
@@ -48,7 +50,10 @@ pub(crate) async fn exchange(
     let mut url = url.clone();
     take_user(&mut url, &mut headers);
     // Nothing is added to what the client says of itself, wherever that leads.
-    let ours = !headers.contains_key(header::AUTHORIZATION);
+    let silent = !headers.contains_key(header::AUTHORIZATION);
+    // Our own are for the host that was asked. Clients that may not ask a host for what our
+    // credentials open could have a server of their own send us there.
+    let mut identity = Identity::Ours;
     let mut credentialed = false;
     for redirects in 0..=transport.config().max_redirects {
         let limit = Some(transport.config().answer_timeout);
@@ -62,15 +67,17 @@ pub(crate) async fn exchange(
             extra: Extra {
                 // Another host's words are not for who asked this one.
                 interim: interim.filter(|_| redirects == 0),
+                identity,
                 ..Extra::default()
             },
         };
-        let (response, proven) = if ours {
+        let (response, proven) = if silent {
             question.send().await?
         } else {
             (question.send_as(None).await?, false)
         };
-        credentialed |= proven || transport.shows_certificate(&url);
+        let shown = identity == Identity::Ours && transport.shows_certificate(&url);
+        credentialed |= proven || shown;
         let target = match follow {
             true => redirect_target(&url, response.status(), response.headers())?,
             false => None,
@@ -91,6 +98,9 @@ pub(crate) async fn exchange(
         );
         if target.origin() != url.origin() {
             transport.config().harmless.drop_credentials(&mut headers);
+            if !transport.same_settings(&target, &url) {
+                identity = Identity::Anonymous;
+            }
         }
         url = target;
         // A user part in a `Location` is the origin's to give.
@@ -119,7 +129,7 @@ impl Question<'_> {
     /// they answer its challenge, once. Gives whether the answer was let through by them.
     pub(crate) async fn send(&self) -> Result<(Response<Transfer>, bool)> {
         let auth = self.transport.auth();
-        let Some(case) = auth.case(self.method, self.url, self.headers) else {
+        let Some(case) = auth.case(self.method, self.url, self.headers, self.extra.identity) else {
             return Ok((self.send_as(None).await?, false));
         };
         let first = auth.foresee(self.transport, &case).await;
@@ -201,6 +211,11 @@ fn redirect_target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Result
         .ok()
         .and_then(|location| url.join(location).ok())
         .ok_or_else(|| failure::protocol(url, "redirects to what is no URL"))?;
+    if is_loopback(&target) && !is_loopback(url) {
+        let shown = display_url(target.as_str());
+        let what = format!("redirects to {shown}, a service of this very machine");
+        return Err(failure::protocol(url, what).hint("use that URL itself if that is meant"));
+    }
     match (url.scheme(), target.scheme()) {
         ("https", "http") => {
             let shown = display_url(target.as_str());

@@ -79,12 +79,20 @@ fn parse(text: &str) -> Option<(Host, Option<u16>)> {
     Some((Host::parse(host).ok()?, port))
 }
 
-/// Whether what is sent there stays on this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
+/// Whether what is sent there stays on this machine, as far as the URL tells.
+pub fn is_loopback(url: &Url) -> bool {
+    // The unspecified address, too, leads to whoever listens here.
+    let here = |address: std::net::IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
     match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => here(address.into()),
+        Some(Host::Ipv6(address)) => here(address.into()),
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         None => false,
     }
 }
@@ -123,6 +131,26 @@ mod tests {
         ] {
             let found = hosts.of(&url.parse().unwrap()).map(|(index, _)| index);
             assert_eq!(found, index, "{url}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_many_names() {
+        for (url, here) in [
+            ("http://localhost:5000/", true),
+            ("http://LOCALHOST./", true),
+            ("http://x.localhost/", true),
+            ("http://127.1:5000/", true),
+            ("http://0x7f000001/", true),
+            ("http://0/", true),
+            ("http://[::1]/", true),
+            ("http://[::]/", true),
+            ("http://[::ffff:127.0.0.1]/", true),
+            ("http://10.0.0.1/", false),
+            ("http://notlocalhost/", false),
+            ("http://localhost.example/", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), here, "{url}");
         }
     }
 

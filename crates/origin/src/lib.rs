@@ -45,6 +45,7 @@ pub use client::{OriginClient, OriginResponse, Revalidation, Served, WholeServer
 pub use config::{ClientCert, Credentials, HostConfig, OriginConfig};
 pub use credentials::{Harmless, is_signed};
 pub use directives::{Directives, Seconds};
+pub use hosts::is_loopback;
 pub use interim::Interim;
 pub use kept::may_be_kept;
 pub use passed::Body;

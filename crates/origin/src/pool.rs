@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::connection::Connection;
+use crate::{connection::Connection, tls::Identity};
 
 /// Connections kept to one origin while nobody needs them.
 const PER_ORIGIN: usize = 32;
@@ -21,8 +21,8 @@ const OVER_ALL: usize = 256;
 /// How long one is kept: less than the minute after which balancers usually close theirs.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Whom a connection leads to.
-pub(crate) type Key = (Scheme, Authority);
+/// What a connection is: where it leads, and whether it has shown who we are.
+pub(crate) type Key = (Scheme, Authority, Identity);
 
 /// Connections that nobody needs now.
 #[derive(Default)]

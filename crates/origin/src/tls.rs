@@ -14,25 +14,36 @@ use tokio::sync::OnceCell;
 
 use crate::{ClientCert, HostConfig, OriginConfig, hosts::Hosts};
 
+/// Whether an origin may learn who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Identity {
+    /// Our credentials and our certificate for that host may be shown to it.
+    Ours,
+    /// Nothing of ours is shown.
+    #[default]
+    Anonymous,
+}
+
 /// The configurations of TLS, each built when it is first needed: reading the system's
 /// certificate authorities takes milliseconds.
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     system: OnceCell<RootCertStore>,
     /// For hosts without a word of their own.
-    everywhere: Identity,
+    everywhere: Settings,
     hosts: Arc<Hosts>,
     /// In the order of `hosts`.
-    identities: Vec<Option<Identity>>,
+    of_hosts: Vec<Option<Settings>>,
 }
 
 /// Whom we trust and who we are.
-struct Identity {
+struct Settings {
     authorities: Vec<CertificateDer<'static>>,
     /// Whether they are trusted besides the system's, not instead.
     system: bool,
-    shown: Option<Arc<CertifiedKey>>,
-    built: OnceCell<Arc<ClientConfig>>,
+    certificate: Option<Arc<CertifiedKey>>,
+    ours: OnceCell<Arc<ClientConfig>>,
+    anonymous: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Tls {
@@ -44,47 +55,55 @@ impl Tls {
         for path in &config.ca {
             authorities.extend(read_authorities(path)?);
         }
-        let mut identities = Vec::new();
+        let mut of_hosts = Vec::new();
         for host in hosts.configs() {
-            identities.push(Identity::of(host, &authorities, &provider)?);
+            of_hosts.push(Settings::of(host, &authorities, &provider)?);
         }
         Ok(Self {
             provider,
             system: OnceCell::new(),
-            everywhere: Identity {
+            everywhere: Settings {
                 authorities,
                 system: true,
-                shown: None,
-                built: OnceCell::new(),
+                certificate: None,
+                ours: OnceCell::new(),
+                anonymous: OnceCell::new(),
             },
             hosts,
-            identities,
+            of_hosts,
         })
     }
 
-    /// How the host of `uri` is spoken to.
+    /// How the host of `uri` is spoken to, with our certificate or without.
     ///
     /// # Errors
     /// `Tls` when there is no authority to trust.
-    pub(crate) async fn config_for(&self, uri: &Uri) -> Result<Arc<ClientConfig>> {
+    pub(crate) async fn config_for(
+        &self,
+        uri: &Uri,
+        identity: Identity,
+    ) -> Result<Arc<ClientConfig>> {
         let port = uri.port_u16().unwrap_or(443);
         let host = self.hosts.find(uri.host().unwrap_or_default(), port);
-        let own = host.and_then(|(index, _)| self.identities.get(index)?.as_ref());
-        let identity = own.unwrap_or(&self.everywhere);
-        let config = identity
-            .built
-            .get_or_try_init(|| self.build(identity))
+        let own = host.and_then(|(index, _)| self.of_hosts.get(index)?.as_ref());
+        let settings = own.unwrap_or(&self.everywhere);
+        let built = match identity {
+            Identity::Ours => &settings.ours,
+            Identity::Anonymous => &settings.anonymous,
+        };
+        let config = built
+            .get_or_try_init(|| self.build(settings, identity))
             .await?;
         Ok(config.clone())
     }
 
-    async fn build(&self, identity: &Identity) -> Result<Arc<ClientConfig>> {
-        let mut roots = if identity.system {
+    async fn build(&self, settings: &Settings, identity: Identity) -> Result<Arc<ClientConfig>> {
+        let mut roots = if settings.system {
             self.system().await?.clone()
         } else {
             RootCertStore::empty()
         };
-        for authority in &identity.authorities {
+        for authority in &settings.authorities {
             roots
                 .add(authority.clone())
                 .map_err(|error| unprepared(&error))?;
@@ -97,12 +116,12 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| unprepared(&error))?
             .with_root_certificates(roots);
-        let mut config = match &identity.shown {
-            Some(shown) => {
-                let shown = SingleCertAndKey::from(shown.clone());
+        let mut config = match (&settings.certificate, identity) {
+            (Some(certificate), Identity::Ours) => {
+                let shown = SingleCertAndKey::from(certificate.clone());
                 config.with_client_cert_resolver(Arc::new(shown))
             }
-            None => config.with_no_client_auth(),
+            _ => config.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
@@ -120,7 +139,7 @@ impl Tls {
     }
 }
 
-impl Identity {
+impl Settings {
     /// How that host is spoken to, where it is unlike the others.
     fn of(
         host: &HostConfig,
@@ -141,10 +160,11 @@ impl Identity {
         Ok(Some(Self {
             authorities,
             system: !host.ca_only,
-            shown: shown
+            certificate: shown
                 .map(|files| read_client_cert(files, provider))
                 .transpose()?,
-            built: OnceCell::new(),
+            ours: OnceCell::new(),
+            anonymous: OnceCell::new(),
         }))
     }
 }

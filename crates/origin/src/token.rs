@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Body, Credentials, challenge::Service, credentials::basic, failure, transport::Transport,
+    Body, Credentials, challenge::Service, credentials::basic, failure, tls::Identity,
+    transport::Transport,
 };
 
 /// How long a token is good when its service does not say.
@@ -56,12 +57,18 @@ pub(crate) async fn fetch(
                 .map(|basic| (header::AUTHORIZATION, basic)),
         );
     }
+    // A registry that is a stranger to us may name any service.
+    let known = credentials.is_some() || transport.same_settings(registry, &url);
+    let identity = match known {
+        true => Identity::Ours,
+        false => Identity::Anonymous,
+    };
     let asked = Instant::now();
     let limit = config.connect_timeout + config.read_timeout;
     let answer = async {
         // A redirect is no token: the credentials are for this service alone.
         let answer = transport
-            .execute(Method::GET, &url, headers, Body::empty())
+            .execute(Method::GET, &url, headers, Body::empty(), identity)
             .await?;
         let status = answer.status();
         if status != StatusCode::OK {

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, header,
+    uri::{Authority, Scheme},
+};
 use http_body::Body as _;
 use hyper::upgrade::Upgraded;
 use pantala_core::{Error, Kind, Result, Who, display_url};
@@ -15,7 +18,7 @@ use crate::{
     hosts::Hosts,
     interim::Interim,
     pool::{Key, Pool},
-    tls::Tls,
+    tls::{Identity, Tls},
 };
 
 /// Bytes that one open transfer may have read ahead of who takes them, whatever its origin sends:
@@ -60,13 +63,26 @@ impl Transport {
         &self.auth
     }
 
-    /// Whether who stands at `url` is shown who we are before it is asked for anything.
+    /// Whether the host at `url` is shown who we are before it is asked for anything.
     pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
         let host = self.hosts.of(url);
         url.scheme() == "https" && host.is_some_and(|(_, host)| host.client_cert.is_some())
     }
 
-    /// Sends one request and waits for the head of the answer, for as long as it takes.
+    /// Whether there are credentials or a certificate of ours for the host at `url`.
+    pub(crate) fn is_known_to(&self, url: &Url) -> bool {
+        let host = self.hosts.of(url);
+        host.is_some_and(|(_, host)| host.credentials.is_some() || host.client_cert.is_some())
+    }
+
+    /// Whether both URLs lead to the same host as far as settings are concerned.
+    pub(crate) fn same_settings(&self, one: &Url, other: &Url) -> bool {
+        let of = |url| self.hosts.of(url).map(|(index, _)| index);
+        of(one).is_some() && of(one) == of(other)
+    }
+
+    /// Sends one request and waits for the head of the answer, for as long as it takes. `identity`
+    /// says whether the host may be shown our certificate, where there is one for it.
     ///
     /// # Errors
     /// `BadInput` for a URL that cannot be asked, `Tls` when there is no authority to trust; else
@@ -77,9 +93,13 @@ impl Transport {
         url: &Url,
         headers: HeaderMap,
         body: Body,
+        identity: Identity,
     ) -> Result<Response<Transfer>> {
-        self.execute_with(method, url, headers, body, Extra::default())
-            .await
+        let extra = Extra {
+            identity,
+            ..Extra::default()
+        };
+        self.execute_with(method, url, headers, body, extra).await
     }
 
     /// The same, with what few requests need.
@@ -94,7 +114,7 @@ impl Transport {
         body: Body,
         extra: Extra<'_>,
     ) -> Result<Response<Transfer>> {
-        let (mut request, key) = request(method, url, headers, body, extra)?;
+        let (mut request, key) = self.request(method, url, headers, body, extra)?;
         let mut stale = 0;
         loop {
             let mut connection = match self.pool.take(&key) {
@@ -132,7 +152,11 @@ impl Transport {
         headers: HeaderMap,
         body: Body,
     ) -> Result<(Response<Body>, Option<Upgraded>)> {
-        let (request, key) = request(method, url, headers, body, Extra::default())?;
+        let extra = Extra {
+            identity: Identity::Ours,
+            ..Extra::default()
+        };
+        let (request, key) = self.request(method, url, headers, body, extra)?;
         let stream = self.reach(url, &key).await?;
         let answer = upgrade(stream, request).await;
         answer.map_err(|error| self.no_answer(&error, url))
@@ -143,15 +167,45 @@ impl Transport {
         connection.map_err(|error| self.no_answer(&error, url))
     }
 
-    async fn reach(&self, url: &Url, (scheme, authority): &Key) -> Result<Stream> {
+    async fn reach(&self, url: &Url, (scheme, authority, identity): &Key) -> Result<Stream> {
         let uri = Uri::builder()
             .scheme(scheme.clone())
             .authority(authority.clone())
             .path_and_query("/")
             .build()
             .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))?;
-        let stream = self.connector.connect(uri).await;
+        let stream = self.connector.connect(uri, *identity).await;
         stream.map_err(|error| self.no_answer(&error, url))
+    }
+
+    /// A request as it goes over the wire, and the connection that it needs.
+    fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Body,
+        extra: Extra<'_>,
+    ) -> Result<(Request<Body>, Key)> {
+        let target = Target::of(url)?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = match extra.whole_server {
+            true => Uri::from_static("*"),
+            false => target.path,
+        };
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(header::HOST, target.host);
+        if let Some(interim) = extra.interim {
+            interim.listen(&mut request);
+        }
+        // Only where it makes a difference, so that all others share their connections.
+        let identity = match self.shows_certificate(url) {
+            true => extra.identity,
+            false => Identity::Anonymous,
+        };
+        let (scheme, authority) = target.key;
+        Ok((request, (scheme, authority, identity)))
     }
 
     fn no_answer(&self, error: &(dyn std::error::Error + 'static), url: &Url) -> Error {
@@ -166,29 +220,8 @@ pub(crate) struct Extra<'a> {
     pub(crate) interim: Option<&'a Interim>,
     /// Whether the request is for the server as a whole: `OPTIONS *`.
     pub(crate) whole_server: bool,
-}
-
-/// A request as it goes over the wire, and the connection that it needs.
-fn request(
-    method: Method,
-    url: &Url,
-    headers: HeaderMap,
-    body: Body,
-    extra: Extra<'_>,
-) -> Result<(Request<Body>, Key)> {
-    let target = Target::of(url)?;
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = match extra.whole_server {
-        true => Uri::from_static("*"),
-        false => target.path,
-    };
-    *request.headers_mut() = headers;
-    request.headers_mut().insert(header::HOST, target.host);
-    if let Some(interim) = extra.interim {
-        interim.listen(&mut request);
-    }
-    Ok((request, target.key))
+    /// Whether the host may learn who we are.
+    pub(crate) identity: Identity,
 }
 
 /// A request to send in place of this one although that may have reached the other side: only
@@ -207,7 +240,7 @@ fn again(request: &Request<Body>) -> Option<Request<Body>> {
 
 /// A URL as a request names it.
 struct Target {
-    key: Key,
+    key: (Scheme, Authority),
     path: Uri,
     host: HeaderValue,
 }

@@ -329,6 +329,32 @@ async fn own_credentials_follow_no_redirect() {
 }
 
 #[tokio::test]
+async fn no_redirect_leads_to_what_our_credentials_open() {
+    let guarded = basic().await;
+    let target = guarded.url("/secret").to_string();
+    let stranger = Server::new(move |_, _| {
+        let mut reply = reply(307, "");
+        let target = HeaderValue::from_str(&target).unwrap();
+        reply.headers_mut().insert("location", target);
+        reply
+    })
+    .await;
+    let client = guarded.client();
+    let request = ask(stranger.url("/a"));
+    let error = client.get(request.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    let error = client.check(&request.url, &request.headers).await;
+    assert_eq!(error.unwrap_err().kind(), Kind::Denied);
+    // Not even what let another request through a moment ago.
+    client.get(ask(guarded.url("/secret"))).await.unwrap();
+    client.get(request).await.unwrap_err();
+    let given: Vec<bool> = (guarded.take().iter())
+        .map(|seen| seen.authorization.is_some())
+        .collect();
+    assert_eq!(given, [false, false, false, true, false]);
+}
+
+#[tokio::test]
 async fn what_is_passed_on_is_let_through_only_when_it_reads() {
     let server = basic().await;
     let client = server.client();

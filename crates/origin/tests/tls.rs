@@ -15,6 +15,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -336,6 +337,24 @@ async fn a_host_that_asks_who_we_are_is_shown() {
     });
     let client = with_hosts(vec![host]).unwrap();
     assert!(get(&client, address).await.unwrap(), "it is private");
+
+    // But not because another host sent us there.
+    let stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", stranger.local_addr().unwrap());
+    tasks.spawn(async move {
+        let to = format!("https://localhost:{}/f", address.port());
+        let (mut stream, _) = stranger.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        let head = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let request = OriginRequest::new(url.parse().unwrap());
+    let error = client.get(request).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Tls, "{error}");
+    assert!(error.to_string().contains("client certificate"), "{error}");
 }
 
 #[tokio::test]

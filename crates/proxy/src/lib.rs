@@ -26,6 +26,7 @@ mod conditions;
 mod connection;
 mod content;
 mod forward;
+mod guard;
 mod headers;
 mod heads;
 mod intercept;

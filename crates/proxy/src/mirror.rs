@@ -8,6 +8,7 @@ use url::Url;
 use crate::{
     content::{self, Ask},
     forward,
+    guard::Pages,
     reply::{self, Reply},
     rules::Way,
     server::{Client, Context},
@@ -21,6 +22,9 @@ pub(crate) async fn answer(
     client: &Client,
     request: Request<Incoming>,
 ) -> Reply {
+    if let Some(refusal) = context.guard.refusal(request.headers(), Pages::None) {
+        return refusal;
+    }
     let uri = request.uri();
     // A mirror that leads anywhere is a proxy: where that has users, others get what is mirrored.
     let anywhere = client.is_here() || context.users.is_open();
@@ -28,7 +32,7 @@ pub(crate) async fn answer(
     let Some(destination) = found else {
         return nobody(uri.path());
     };
-    if context.upstreams.is_guarded(&destination.url) && !client.is_here() {
+    if context.node.origin().is_known_to(&destination.url) && !client.is_here() {
         let line = "this dfdaemon has credentials of its own for that registry: they are for its \
                     own host; run a dfdaemon on yours";
         return reply::text(StatusCode::FORBIDDEN, line);
@@ -82,7 +86,8 @@ fn nobody(path: &str) -> Reply {
         return reply;
     }
     let line = "which registry? Name it in the path (/v2/registry.example/REPOSITORY/…) or with \
-                ns=registry.example, or start dfdaemon with --mirror UPSTREAM_URL";
+                ns=registry.example, or start dfdaemon with --mirror UPSTREAM_URL. One on this host \
+                itself needs --upstream NAME=URL";
     reply::text(StatusCode::NOT_FOUND, line)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
 use hyper::body::{Body as _, Incoming};
 use pantala_core::display_url;
-use pantala_origin::WholeServer;
+use pantala_origin::{WholeServer, is_loopback};
 use url::Url;
 
 use crate::{
@@ -159,6 +159,10 @@ async fn proxied(context: &Context, client: &Client, request: Request<Incoming>)
         Ok(url) => url,
         Err((status, line)) => return reply::text(status, &line),
     };
+    if is_loopback(&url) && !client.is_here() {
+        let line = "what listens on loopback here is for programs on this host only";
+        return reply::text(StatusCode::FORBIDDEN, line);
+    }
     let (way, url) = match context.rules.judge(url) {
         Verdict::Go(way, url) => (way, url),
         Verdict::Refused => {
@@ -168,7 +172,7 @@ async fn proxied(context: &Context, client: &Client, request: Request<Incoming>)
     };
     // Its users have said who they are.
     let trusted = client.is_here() || !context.users.is_open();
-    if context.upstreams.is_guarded(&url) && !trusted {
+    if context.node.origin().is_known_to(&url) && !trusted {
         let line = "this dfdaemon has credentials of its own for that host: they are for its own \
                     users";
         return reply::text(StatusCode::FORBIDDEN, line);

@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::{
     connection::{Abort, Connection},
+    guard::Guard,
     headers::Via,
     heads::{Head, Heads},
     intercept::Intercept,
@@ -61,6 +62,8 @@ pub struct ProxyConfig {
     pub intercept: Option<(Vec<Glob>, PathBuf)>,
     /// A file of those who may use the HTTP proxy; everybody when `None`.
     pub users: Option<PathBuf>,
+    /// The names that clients may know this daemon by, besides its addresses and `localhost`.
+    pub allowed_hosts: Vec<Glob>,
     /// How old an answer for a tag may be while its registry is down; zero for none at all.
     pub serve_stale: Duration,
     /// Longest wait for a tunnel's connection.
@@ -83,6 +86,7 @@ impl ProxyConfig {
             rules: Vec::new(),
             intercept: None,
             users: None,
+            allowed_hosts: Vec::new(),
             serve_stale: Duration::ZERO,
             connect_timeout: Duration::from_secs(5),
             client_timeout: Duration::from_secs(300),
@@ -108,6 +112,7 @@ pub(crate) struct Context {
     pub rules: Rules,
     pub intercept: Option<Intercept>,
     pub users: Users,
+    pub guard: Guard,
     pub stale: Stale,
     pub via: Via,
     pub metrics: Metrics,
@@ -191,6 +196,7 @@ impl Proxy {
             rules: Rules::new(&config.rules),
             intercept,
             users,
+            guard: Guard::new(&config.allowed_hosts)?,
             stale: Stale::new(config.serve_stale),
             connect_timeout: config.connect_timeout,
             client_timeout: config.client_timeout,

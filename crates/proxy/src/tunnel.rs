@@ -55,6 +55,11 @@ pub(crate) async fn open(
             return failed(StatusCode::GATEWAY_TIMEOUT, why);
         }
     };
+    let loops = (origin.peer_addr()).is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+    if loops && !client.is_here() {
+        let line = "what listens on loopback here is for programs on this host only";
+        return reply::text(StatusCode::FORBIDDEN, line);
+    }
     // Only speeds it up.
     let _ = origin.set_nodelay(true);
     // The connection counts for as long as the tunnel stands.

@@ -5,6 +5,7 @@
 //! buildah, CRI-O), or not at all (dockerd).
 
 use pantala_core::ContentDigest;
+use pantala_origin::is_loopback;
 use url::Url;
 
 use crate::named::{Named, View};
@@ -16,8 +17,6 @@ pub struct Upstream {
     pub name: String,
     /// Where it is.
     pub url: Url,
-    /// Whether this host's own credentials are used for it: then it is for this host only.
-    pub own_credentials: bool,
 }
 
 /// All registries that are mirrored.
@@ -91,13 +90,6 @@ impl Upstreams {
         destination(&base, path, &rest, Named::Not)
     }
 
-    /// Whether requests to this URL carry credentials of this host's own.
-    pub fn is_guarded(&self, url: &Url) -> bool {
-        self.named
-            .iter()
-            .any(|upstream| upstream.own_credentials && same_host(&upstream.url, url))
-    }
-
     fn named(&self, name: &str) -> Option<Url> {
         let of_name = |upstream: &&Upstream| upstream.name.eq_ignore_ascii_case(name);
         self.named
@@ -111,12 +103,8 @@ impl Upstreams {
     }
 }
 
-fn same_host(a: &Url, b: &Url) -> bool {
-    a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
-}
-
-/// Where a registry is of which only the name is known. Every client speaks HTTPS to it, but for
-/// one on its own host.
+/// Where a registry is of which only the name is known: behind HTTPS. What stands on this host
+/// itself is meant by nobody who did not set it up here.
 fn by_name(name: &str) -> Option<Url> {
     let name = match name.to_ascii_lowercase().as_str() {
         // Under this name are the pages of a company; every client knows where its registry is.
@@ -125,16 +113,7 @@ fn by_name(name: &str) -> Option<Url> {
     };
     let url: Url = format!("https://{name}/").parse().ok()?;
     let sound = url.path() == "/" && url.query().is_none() && url.username().is_empty();
-    let local = match url.host()? {
-        url::Host::Domain(name) => name == "localhost",
-        url::Host::Ipv4(ip) => ip.is_loopback(),
-        url::Host::Ipv6(ip) => ip.is_loopback(),
-    };
-    match (sound, local) {
-        (false, _) => None,
-        (true, true) => format!("http://{name}/").parse().ok(),
-        (true, false) => Some(url),
-    }
+    (sound && !is_loopback(&url)).then_some(url)
 }
 
 /// What clients take for a registry's name in front of a repository.
@@ -223,7 +202,6 @@ mod tests {
         let named = named.iter().map(|(name, url)| Upstream {
             name: (*name).to_owned(),
             url: url.parse().unwrap(),
-            own_credentials: *name == "own.example",
         });
         Upstreams::new(mirror.map(|url| url.parse().unwrap()), named.collect())
     }
@@ -291,11 +269,6 @@ mod tests {
                 Some("ns=other.example%3A5000"),
                 "https://other.example:5000/v2/a/b",
             ),
-            (
-                "/v2/a/b",
-                Some("ns=127.0.0.1:5000"),
-                "http://127.0.0.1:5000/v2/a/b",
-            ),
         ] {
             assert_eq!(
                 goes(&many, path, query).as_deref(),
@@ -314,6 +287,32 @@ mod tests {
         for nonsense in ["ns=a/b", "ns=a@b", "ns=%00"] {
             assert_eq!(goes(&many, "/v2/", Some(nonsense)), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn services_of_this_host_are_not_found_by_name() {
+        let none = upstreams(None, &[]);
+        let set_up = upstreams(None, &[("localhost:5000", "http://localhost:5000")]);
+        for name in [
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.1:5000",
+            "[::1]:5000",
+            "0.0.0.0:5000",
+            "[::ffff:127.0.0.1]:5000",
+            "localhost.:5000",
+            "x.localhost:5000",
+        ] {
+            let ns = format!("ns={name}");
+            assert_eq!(goes(&none, "/v2/a/tags/list", Some(&ns)), None, "{name}");
+            let path = format!("/v2/{name}/a/tags/list");
+            assert_eq!(goes(&none, &path, None), None, "{name}");
+        }
+        let found = goes(&set_up, "/v2/a/tags/list", Some("ns=localhost:5000"));
+        assert_eq!(
+            found.as_deref(),
+            Some("http://localhost:5000/v2/a/tags/list")
+        );
     }
 
     #[test]
@@ -355,13 +354,5 @@ mod tests {
             goes(&own, "/v2/", Some("ns=docker.io")).as_deref(),
             Some("https://hub.example/v2/")
         );
-    }
-
-    #[test]
-    fn own_credentials_are_for_this_host() {
-        let own = upstreams(None, &[("own.example", "https://r.own.example")]);
-        let guarded = |url: &str| own.is_guarded(&url.parse().unwrap());
-        assert!(guarded("https://r.own.example:443/v2/"));
-        assert!(!guarded("https://own.example/v2/"));
     }
 }

@@ -147,7 +147,7 @@ async fn a_stream_that_breaks_says_why() {
     // To who reads no trailers the body is broken.
     let body = serde_json::to_string(&asked).unwrap();
     let raw = format!(
-        "POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     );

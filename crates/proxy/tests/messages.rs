@@ -5,6 +5,7 @@ mod support;
 
 use std::net::SocketAddr;
 
+use pantala_proxy::Upstream;
 use support::{Daemon, Origin, Reply, client, exchange, get};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -278,8 +279,12 @@ async fn a_list_goes_on_at_the_registry_that_was_asked() {
         Reply::new("200 OK", "{}").header("Link", "</v2/a/tags/list?last=b>; rel=\"next\"")
     })
     .await;
-    let daemon = Daemon::start().await;
     let name = origin.addr().to_string();
+    let upstream = Upstream {
+        name: name.clone(),
+        url: origin.url("/"),
+    };
+    let daemon = Daemon::with(|config| config.upstreams = vec![upstream]).await;
     for (target, next) in [
         (
             format!("/v2/{name}/a/tags/list"),

@@ -135,7 +135,8 @@ async fn everything_else_is_passed_on_untouched() {
     assert!(answer.header("www-authenticate").is_some());
 
     let path = format!("/v2/thing/blobs/{}", digest(b""));
-    let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n{GOOD}\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{GOOD}\r\nConnection: close\r\n\r\n");
     let answer = exchange(daemon.addr, head.as_bytes()).await;
     assert_eq!(
         (answer.status, answer.header("location")),
@@ -143,7 +144,7 @@ async fn everything_else_is_passed_on_untouched() {
     );
 
     let post = format!(
-        "POST /v2/thing/blobs/uploads/ HTTP/1.1\r\nHost: x\r\n{GOOD}\r\nContent-Length: 3\r\n\
+        "POST /v2/thing/blobs/uploads/ HTTP/1.1\r\nHost: 127.0.0.1\r\n{GOOD}\r\nContent-Length: 3\r\n\
          Connection: close\r\n\r\nabc"
     );
     let answer = exchange(daemon.addr, post.as_bytes()).await;

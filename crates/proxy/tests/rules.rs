@@ -91,7 +91,6 @@ async fn each_registry_answers_under_its_name() {
         [("one.example", &one), ("two.example:5000", &two)].map(|(name, origin)| Upstream {
             name: name.to_owned(),
             url: origin.url("/"),
-            own_credentials: false,
         });
     let daemon = Daemon::with(|config| {
         config.upstreams = upstreams.to_vec();

@@ -1,7 +1,7 @@
 use std::{
     collections::HashMap,
     io::{self, BufRead as _, BufReader, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -92,7 +92,15 @@ impl Origin {
     /// # Panics
     /// When it cannot listen.
     pub fn start(content: &Content, script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the origin");
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), content, script)
+    }
+
+    /// The same, on an address of this host's.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    pub fn start_at(ip: IpAddr, content: &Content, script: Script) -> Self {
+        let listener = TcpListener::bind((ip, 0)).expect("a port for the origin");
         let addr = listener.local_addr().expect("the origin's address");
         let shared = Arc::new(Shared {
             content: content.clone(),

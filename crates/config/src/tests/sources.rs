@@ -56,7 +56,10 @@ fn unknown_names_are_named_with_the_nearest_known_one() {
         "usage: --memry: unknown flag; did you mean --memory?"
     );
     let far = refusal(dfdaemon_with(&["--config", "f"], &[], "zzzzzzzz = 1"));
-    assert!(far.contains("the keys are advertise, ca, "), "{far}");
+    assert!(
+        far.contains("the keys are advertise, allow-host, ca, "),
+        "{far}"
+    );
     let underscored = refusal(dfdaemon_with(
         &["--config", "f"],
         &[],

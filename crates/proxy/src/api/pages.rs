@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     overview::{Cached, Overview, Stream},
-    server::is_stranger,
+    server::refusal,
 };
 use crate::{
     headers::list,
@@ -40,7 +40,7 @@ pub(super) enum Part {
 
 /// The front page: everything.
 pub(crate) async fn front(context: &Context, client: &Client, headers: &HeaderMap) -> Reply {
-    if is_stranger(client, headers) {
+    if refusal(context, client, headers).is_some() {
         // Where it is that somebody sees who came from elsewhere.
         let line = "this is a dfdaemon; what it does is for its own host to see";
         return reply::text(StatusCode::FORBIDDEN, line);

@@ -1,11 +1,6 @@
 //! The daemon's side of the local API.
 
-use std::net::IpAddr;
-
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
-    uri::Authority,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
@@ -19,6 +14,7 @@ use super::{
 use crate::{
     body::{Blocks, ContentBody},
     content::{self, Begun},
+    guard::Pages,
     headers::list,
     range,
     reply::{self, Reply},
@@ -35,9 +31,8 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Reply {
     let headers = request.headers();
-    if is_stranger(client, headers) {
-        let line = "the local API is for programs on this host only";
-        return reply::text(StatusCode::FORBIDDEN, line);
+    if let Some(refusal) = refusal(context, client, headers) {
+        return refusal;
     }
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/stream") => match stream(context, request).await {
@@ -61,19 +56,13 @@ pub(crate) async fn answer(
     }
 }
 
-/// Whether a request comes from another host, or from a page in a browser on this one: a page
-/// comes from anywhere. (One whose name was bound to this host gives itself away by that name.)
-pub(super) fn is_stranger(client: &Client, headers: &HeaderMap) -> bool {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let named = host
-        .and_then(|host| host.parse::<Authority>().ok())
-        .is_some_and(|host| {
-            let name = host.host().trim_start_matches('[').trim_end_matches(']');
-            name != "localhost" && name.parse::<IpAddr>().is_err()
-        });
-    !client.is_here() || headers.contains_key(header::ORIGIN) || named
+/// The answer to a request that comes from another host, or from a page in a browser on this one.
+pub(super) fn refusal(context: &Context, client: &Client, headers: &HeaderMap) -> Option<Reply> {
+    if !client.is_here() {
+        let line = "the local API is for programs on this host only";
+        return Some(reply::text(StatusCode::FORBIDDEN, line));
+    }
+    context.guard.refusal(headers, Pages::Ours)
 }
 
 async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> {

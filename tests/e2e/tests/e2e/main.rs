@@ -18,6 +18,7 @@ mod private;
 mod rates;
 mod runtimes;
 mod stalled;
+mod strangers;
 mod swarm;
 mod versions;
 mod whose_bytes;
