@@ -193,7 +193,9 @@ certificates off. What dfdaemon fetches with credentials of its own goes to clie
 other peers' clients only after the registry has admitted them.
 
 Rules say what happens to a request of the HTTP proxy; the first that matches counts. `*` in a host stands for
-anything, in a path for anything but a slash; `**` stands for anything.
+anything, in a path for anything but a slash; `**` stands for anything. URLs are compared in one spelling: hosts in
+small letters without a dot at their end, addresses in their usual form, paths without needless escapes and empty
+segments. What a lenient server might take for a path that is refused (`/x/..%2fsecret`, `/secret;v=1`) is refused too.
 
 ```toml
 [[rule]]

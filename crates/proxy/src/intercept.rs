@@ -14,6 +14,7 @@ use crate::{
     body::ReplyBody,
     connection::Abort,
     outlet::Gate,
+    names,
     reply::{self, Reply},
     server::{self, Client, Context},
 };
@@ -35,7 +36,7 @@ impl Intercept {
     pub fn new(hosts: &[Glob], authority: &Path) -> Result<Self> {
         let mut set = GlobSetBuilder::new();
         for host in hosts {
-            set.add(host.clone());
+            set.add(names::of_hosts(host));
         }
         let hosts = set.build().map_err(|error| {
             let what = format!("--intercept: {error}");
@@ -51,7 +52,7 @@ impl Intercept {
 
     /// Whether tunnels to this host are opened.
     pub fn wants(&self, host: &str) -> bool {
-        self.hosts.is_match(host.to_ascii_lowercase())
+        self.hosts.is_match(names::host(host))
     }
 
     /// Answers for the host to which a `CONNECT` would lead.

@@ -35,6 +35,7 @@ mod metrics;
 mod mirror;
 mod named;
 mod outlet;
+mod names;
 mod range;
 mod reply;
 mod route;

@@ -3,6 +3,8 @@
 use globset::{Glob, GlobMatcher};
 use url::Url;
 
+use crate::names;
+
 /// One rule: the first whose patterns match a request counts.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -54,8 +56,8 @@ impl Rules {
     pub fn new(rules: &[Rule]) -> Self {
         let compiled = rules.iter().map(|rule| {
             (
-                rule.host.compile_matcher(),
-                rule.path.compile_matcher(),
+                names::of_hosts(&rule.host).compile_matcher(),
+                names::of_paths(&rule.path).compile_matcher(),
                 rule.action.clone(),
             )
         });
@@ -66,13 +68,14 @@ impl Rules {
 
     /// What happens to a request for `url`.
     pub fn judge(&self, url: Url) -> Verdict {
-        let host = host(&url);
-        let found = self
-            .rules
-            .iter()
-            .find(|(hosts, paths, _)| hosts.is_match(&host) && paths.is_match(url.path()));
+        let host = names::host_of(&url);
+        // What the server may take for something that is refused is refused as well.
+        if self.find(&host, &names::lenient_path(url.path())) == Some(&Action::Refuse) {
+            return Verdict::Refused;
+        }
+        let found = self.find(&host, &names::path(url.path()));
         let action = match found {
-            Some((_, _, action)) => action,
+            Some(action) => action,
             None if looks_like_content(url.path()) => return Verdict::Go(Way::Stream, url),
             None => return Verdict::Go(Way::UnlessPage, url),
         };
@@ -94,22 +97,23 @@ impl Rules {
         }
     }
 
+    /// The action of the first rule that matches. Host and path are spelled as in [`names`].
+    fn find(&self, host: &str, path: &str) -> Option<&Action> {
+        let matches = |(hosts, paths, _): &&(GlobMatcher, GlobMatcher, Action)| {
+            hosts.is_match(host) && paths.is_match(path)
+        };
+        self.rules.iter().find(matches).map(|(_, _, action)| action)
+    }
+
     /// Whether everything of a host is refused, so that not even a tunnel leads there.
     pub fn refuses_host(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
+        let host = names::host(host);
         let of_host = |(hosts, paths, _): &&(GlobMatcher, GlobMatcher, Action)| {
             hosts.is_match(&host) && paths.glob().glob() == "/**"
         };
         let found = self.rules.iter().find(of_host);
         found.is_some_and(|(_, _, action)| *action == Action::Refuse)
     }
-}
-
-fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_ascii_lowercase()
 }
 
 /// Whether a path is one of content: packages, archives, weights, what is named by its digest.
@@ -219,6 +223,86 @@ mod tests {
         assert_eq!(judge(&rules, deeper), go(Way::UnlessPage, deeper));
         assert!(rules.refuses_host("ADS.example"));
         assert!(!rules.refuses_host("half.example"));
+    }
+
+    #[test]
+    fn no_other_spelling_passes_a_refusal() {
+        let rules = Rules::new(&[
+            rule("files.example", "/public/**", Action::Stream),
+            rule("files.example", "/alone", Action::Stream),
+            rule("files.example", "/secret", Action::Refuse),
+            rule("files.example", "/secret/**", Action::Refuse),
+            rule("files.example", "/%7Eann/a b/*", Action::Refuse),
+            rule("10.0.0.1", "/**", Action::Refuse),
+            rule("::1", "/**", Action::Refuse),
+            rule("*.bücher.example.", "/**", Action::Refuse),
+            rule("ads.example", "/**", Action::Refuse),
+        ]);
+        for url in [
+            "http://files.example/secret/x",
+            "http://files.example/%73ecret/x",
+            "http://files.example//secret/x",
+            "http://files.example///secret//x",
+            "http://files.example/secret",
+            "http://files.example/secret/",
+            "http://files.example/./secret/x",
+            "http://files.example/a/%2e%2e/secret/x",
+            "http://files.example/a/.%2E/secret/x",
+            "http://files.example/public/..%2fsecret/x",
+            "http://files.example/public/..;/secret/x",
+            "http://files.example/secret;v=1/x",
+            "http://files.example/secret;v=1",
+            "http://files.example/secret%2Fx",
+            "http://files.example\\secret\\x",
+            "http://FILES.Example:80/secret/x",
+            "http://files.example./secret/x",
+            "http://user:pw@files.example/secret/x",
+            "http://files.example:8080/secret/x?a#b",
+            "http://files.example/~ann/a%20b/x",
+            "http://files.example/%7eann/a%20b/x",
+            "http://10.0.0.1/",
+            "http://0x0a.0.0.1/",
+            "http://167772161/",
+            "http://10.1/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://[0:0:0::1]:8080/x",
+            "http://www.b%C3%BCcher.example/",
+            "http://www.xn--bcher-kva.example/",
+            "https://ADS.example./x",
+        ] {
+            assert_eq!(judge(&rules, url), Verdict::Refused, "{url}");
+        }
+        for url in [
+            "http://files.example/public/secret",
+            "http://files.example/secrets",
+            "http://files.example/x?/secret/x",
+            "http://ads.example@files.example/public/x",
+            "http://nads.example/",
+        ] {
+            assert_ne!(judge(&rules, url), Verdict::Refused, "{url}");
+        }
+        for host in [
+            "ads.example.",
+            "ADS.EXAMPLE",
+            "0x0a.0.0.1",
+            "10.1",
+            "::1",
+            "[::1]",
+        ] {
+            assert!(rules.refuses_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_goes_on_as_it_was_asked() {
+        let rules = Rules::new(&[rule(
+            "old.example",
+            "/a/**",
+            Action::Redirect("https://new.example/r".parse().unwrap()),
+        )]);
+        let to = "https://new.example/r/%61//b%2fc;d.deb";
+        let from = "http://old.example./%61//b%2fc;d.deb";
+        assert_eq!(judge(&rules, from), go(Way::Stream, to));
     }
 
     #[test]

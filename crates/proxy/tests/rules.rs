@@ -46,6 +46,33 @@ async fn the_first_rule_that_matches_decides() {
 }
 
 #[tokio::test]
+async fn no_other_spelling_of_a_url_passes_a_refusal() {
+    let origin = Origin::of_file(b"something").await;
+    let rules = vec![rule("/no/**", Action::Refuse)];
+    let daemon = Daemon::with(|config| config.rules = rules).await;
+    let root = origin.url("/").to_string();
+    for path in [
+        "%6eo/a",
+        "/no/a",
+        "//no//a",
+        "x/%2e%2e/no/a",
+        "x/..%2fno/a",
+        "no;v=1/a",
+        "x/..;/no/a",
+        "no%2Fa",
+    ] {
+        let url = format!("{root}{path}");
+        for method in ["GET", "HEAD", "POST"] {
+            let head = format!("{method} {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let status = exchange(daemon.addr, head.as_bytes()).await.status;
+            assert_eq!(status, 403, "{method} {url}");
+        }
+    }
+    assert!(origin.seen().is_empty());
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn only_users_come_through_where_users_are_named() {
     let origin = Origin::of_file(b"something").await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
