@@ -501,12 +501,6 @@ impl OriginClient {
         &self.config().harmless
     }
 
-    /// Whether there are credentials or a certificate of this host's own for the host at `url`, so
-    /// that what it answers is for this host's own readers.
-    pub fn is_known_to(&self, url: &Url) -> bool {
-        self.transport.is_known_to(url)
-    }
-
     fn is_anonymous(&self, url: &Url, headers: &HeaderMap) -> bool {
         self.harmless().is_anonymous(url, headers)
     }

@@ -69,12 +69,6 @@ impl Transport {
         url.scheme() == "https" && host.is_some_and(|(_, host)| host.client_cert.is_some())
     }
 
-    /// Whether there are credentials or a certificate of ours for the host at `url`.
-    pub(crate) fn is_known_to(&self, url: &Url) -> bool {
-        let host = self.hosts.of(url);
-        host.is_some_and(|(_, host)| host.credentials.is_some() || host.client_cert.is_some())
-    }
-
     /// Whether both URLs lead to the same host as far as settings are concerned.
     pub(crate) fn same_settings(&self, one: &Url, other: &Url) -> bool {
         let of = |url| self.hosts.of(url).map(|(index, _)| index);

@@ -343,7 +343,7 @@ async fn no_redirect_leads_to_what_our_credentials_open() {
     let request = ask(stranger.url("/a"));
     let error = client.get(request.clone()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
-    let error = client.check(&request.url, &request.headers).await;
+    let error = client.check(&request.url, &request.headers, true).await;
     assert_eq!(error.unwrap_err().kind(), Kind::Denied);
     // Not even what let another request through a moment ago.
     client.get(ask(guarded.url("/secret"))).await.unwrap();

@@ -32,7 +32,7 @@ pub(crate) async fn answer(
     let Some(destination) = found else {
         return nobody(uri.path());
     };
-    if context.node.origin().is_known_to(&destination.url) && !client.is_here() {
+    if context.node.origin().lets_us_in(&destination.url) && !client.is_here() {
         let line = "this dfdaemon has credentials of its own for that registry: they are for its \
                     own host; run a dfdaemon on yours";
         return reply::text(StatusCode::FORBIDDEN, line);

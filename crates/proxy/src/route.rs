@@ -172,7 +172,7 @@ async fn proxied(context: &Context, client: &Client, request: Request<Incoming>)
     };
     // Its users have said who they are.
     let trusted = client.is_here() || !context.users.is_open();
-    if context.node.origin().is_known_to(&url) && !trusted {
+    if context.node.origin().lets_us_in(&url) && !trusted {
         let line = "this dfdaemon has credentials of its own for that host: they are for its own \
                     users";
         return reply::text(StatusCode::FORBIDDEN, line);
