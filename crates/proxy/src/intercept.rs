@@ -13,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     body::ReplyBody,
     connection::Abort,
-    outlet::Gate,
     names,
+    outlet::Gate,
     reply::{self, Reply},
     server::{self, Client, Context},
 };
