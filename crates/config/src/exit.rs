@@ -80,7 +80,10 @@ pub const EXIT_CODES: [ExitCodeRow; 16] = [
         12,
         "nobody who may be asked has it (--no-origin, --daemon only)",
     ),
-    row(13, "the content changed while it was being read"),
+    row(
+        13,
+        "the content changed while it was being read, or nothing tells whether it did",
+    ),
     row(14, "memory budget too small"),
     row(130, "interrupted"),
 ];

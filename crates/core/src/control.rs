@@ -8,6 +8,14 @@ use crate::{ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, Ta
 /// Consecutive pieces: the first, and how many.
 pub type PieceRun = (PieceIndex, u32);
 
+/// How many pieces one [`FromPeer::Have`] or [`FromPeer::Resume`] speaks of at most, so that one short
+/// message cannot cost much: who has more to say says it in several. The rest of a longer one is not
+/// heard.
+pub const PIECES_PER_MESSAGE: usize = 4096;
+
+/// Pieces from the first up to (not including) the end, or up to where the content ends.
+pub type PieceSpan = (PieceIndex, Option<PieceIndex>);
+
 /// A peer and where its peer server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerAddr {
@@ -68,6 +76,10 @@ pub struct Resume {
     pub digests: Vec<(PieceIndex, PieceDigest)>,
     /// The piece its reader needs next.
     pub position: PieceIndex,
+    /// What it fetches from the origin, as `[first, end)` or up to the content's end: under a lease
+    /// of before, or because nobody was there to lease anything. It goes on with what is granted to
+    /// it anew.
+    pub leases: Vec<PieceSpan>,
     /// The URL without credentials, for the operator's eyes only.
     pub shown: String,
 }
@@ -339,6 +351,20 @@ pub enum ToPeer {
         task: TaskId,
         /// Bytes.
         length: u64,
+    },
+    /// The answer to [`FromPeer::AskLease`] where all of the content must come from one transfer and
+    /// that is over: nobody has the piece, and nobody may bring it.
+    Unobtainable {
+        /// Of which task.
+        task: TaskId,
+        /// Which piece.
+        piece: PieceIndex,
+    },
+    /// The supernode keeps no account of this task for this peer, which is a member of as many tasks
+    /// as one peer may be: the peer goes on with it as without a supernode.
+    Unlisted {
+        /// Which task.
+        task: TaskId,
     },
     /// The content is wrong: nobody may have it.
     Poisoned {

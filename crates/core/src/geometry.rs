@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::ContentMeta;
+
 /// The smallest piece: what content up to 1 GiB, and content of unknown length, is cut into.
 pub const MIN_PIECE: u64 = 1 << 20;
 /// The largest piece.
@@ -81,6 +83,11 @@ impl ByteRange {
     }
 }
 
+/// Whether content may be cut into pieces of this many bytes.
+pub fn is_piece_size(size: u64) -> bool {
+    size.is_power_of_two() && (MIN_PIECE..=MAX_PIECE).contains(&size)
+}
+
 /// How a content is cut into pieces.
 ///
 /// Pieces are 1 MiB for content up to 1 GiB, 2 MiB up to 2 GiB and 4 MiB above; the last one is
@@ -101,6 +108,19 @@ impl Geometry {
         Self {
             length,
             shift: piece.trailing_zeros(),
+        }
+    }
+
+    /// The geometry of a content that is known: the pieces that it was cut into when it was learned,
+    /// whatever is known of its length since then.
+    pub fn of(meta: &ContentMeta) -> Self {
+        let told = meta.piece_size.filter(|&size| is_piece_size(size));
+        match told {
+            Some(size) => Self {
+                length: meta.length,
+                shift: size.trailing_zeros(),
+            },
+            None => Self::new(meta.length),
         }
     }
 
@@ -174,6 +194,32 @@ mod tests {
         assert_eq!(size((2 << 30) + 1), 4 << 20);
         assert_eq!(size(1 << 40), 4 << 20);
         assert_eq!(Geometry::new(None).piece_size(), 1 << 20);
+    }
+
+    #[test]
+    fn pieces_stay_as_they_were_cut_when_the_length_is_known() {
+        let begun = Geometry::new(None);
+        for length in [1, 1 << 30, (1 << 30) + 1, 3 << 30] {
+            let meta = ContentMeta {
+                length: Some(length),
+                piece_size: Some(begun.piece_size()),
+                ..ContentMeta::default()
+            };
+            assert_eq!(Geometry::of(&meta), begun.ended(length), "{length}");
+        }
+        // What nobody can have cut anything into says nothing.
+        for nonsense in [0, 1, MIN_PIECE / 2, MIN_PIECE * 3, MAX_PIECE * 2, u64::MAX] {
+            let meta = ContentMeta {
+                length: Some(3 << 30),
+                piece_size: Some(nonsense),
+                ..ContentMeta::default()
+            };
+            assert_eq!(
+                Geometry::of(&meta),
+                Geometry::new(Some(3 << 30)),
+                "{nonsense}"
+            );
+        }
     }
 
     #[test]

@@ -43,6 +43,20 @@ pub const HEADER_LINES_MAX: usize = 100;
 /// The most bytes that the names and values of those lines have together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
+/// What names one *generation* of a content, which is one representation of it (RFC 9110, 8.8.1):
+/// bytes of two generations never make one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Generation {
+    /// A strong validator. Another answer of the origin belongs to it if it repeats that.
+    #[default]
+    Validators,
+    /// The content's own digest. Whoever reads the whole checks it.
+    Digest,
+    /// Nothing but the transfer that began it: no other answer of the origin can be told to be of the
+    /// same representation, so that all of it comes from this one or not at all.
+    Transfer,
+}
+
 /// What a URL answers, without the bytes: the answer's headers, what they say of the content, and how
 /// long others may be answered with the same. It belongs to a resource (one URL for one
 /// class of requests); the content behind it may be another resource's too.
@@ -68,6 +82,11 @@ pub struct ContentMeta {
     pub age: Duration,
     /// Whether it was fetched with credentials, so that each reader must be checked.
     pub private: bool,
+    /// What tells bytes of this content from those of another one under the same name.
+    pub generation: Generation,
+    /// Bytes of a piece, once somebody has cut the content into pieces. The length alone does not say
+    /// it: content of unknown length goes on in the pieces that it began with when its end is known.
+    pub piece_size: Option<u64>,
 }
 
 #[cfg(test)]

@@ -88,6 +88,15 @@ impl PieceSet {
         PieceIndex::new(word as u32 * 64 + bits.trailing_zeros())
     }
 
+    /// Takes the lowest pieces out, so many at most, and gives them as runs.
+    pub fn take_runs(&mut self, most: usize) -> Vec<(PieceIndex, u32)> {
+        let taken: PieceSet = self.iter().take(most).collect();
+        for piece in taken.iter() {
+            self.remove(piece);
+        }
+        taken.runs()
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         self.words.clear();

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use pantala_core::{
     PieceIndex, PieceSet, TaskId,
-    control::{FromPeer, PieceRun},
+    control::{FromPeer, PIECES_PER_MESSAGE},
 };
 use tokio::time::Instant;
 
@@ -102,11 +102,17 @@ impl Announcer {
         self.due = None;
         self.in_flight = in_flight();
         self.said = Some((now, self.said.map_or(now, |(_, first)| first)));
-        let runs = |set: &mut PieceSet| -> Vec<PieceRun> { std::mem::take(set).runs() };
+        // What went first: it must not be looked for here. What is too much for one message comes next.
+        let lost = self.lost.take_runs(PIECES_PER_MESSAGE);
+        let said: usize = lost.iter().map(|run| run.1 as usize).sum();
+        let gained = self.gained.take_runs(PIECES_PER_MESSAGE - said);
+        if !self.lost.is_empty() || !self.gained.is_empty() {
+            self.due = Some(now);
+        }
         Some(FromPeer::Have {
             task: self.task,
-            gained: runs(&mut self.gained),
-            lost: runs(&mut self.lost),
+            gained,
+            lost,
             position: self.position,
             in_flight: self.in_flight,
             reader_bound: self.reader_bound,

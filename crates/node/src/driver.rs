@@ -4,19 +4,25 @@ mod parents;
 mod pieces;
 mod readers;
 mod supernode;
+mod transfers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, Who,
+    ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, PieceSet, ResourceKey,
+    Who,
     control::{
-        Copies, FromPeer, Known, KnownResource, Parents, PeerAddr, PieceRun, Resume, ToPeer,
-        Trouble,
+        Copies, FromPeer, Known, KnownResource, PIECES_PER_MESSAGE, Parents, PeerAddr, PieceRun,
+        Resume, ToPeer, Trouble,
     },
+    display_url,
 };
 use pantala_origin::{OriginBody, OriginClient};
 use pantala_store::{Change, PieceBuffer, PieceWriter, Slot, Store, TaskPieces};
@@ -71,6 +77,8 @@ pub(crate) struct Driver {
     /// supernode says what it really has.
     assumed: Option<Assumed>,
     last_origin_error: Option<Error>,
+    /// How often the origin has refused this peer since it brought a piece.
+    refusals: u32,
     /// A piece that has no source though the origin may not be asked, and since when.
     sourceless: Option<(PieceIndex, Instant)>,
     /// Requests that were refused because their parent has too much to do.
@@ -78,14 +86,16 @@ pub(crate) struct Driver {
     counter: u64,
     progress_at: Instant,
     pulse_at: Instant,
-    pulse_bytes: u64,
+    /// Bytes that came from the origin since the supernode was told last.
+    origin_bytes: Arc<AtomicU64>,
     bound_since: Option<Instant>,
     idle_since: Option<Instant>,
     /// When it is looked for readers that take nothing.
     rest_at: Instant,
     links_kept: LinksKept,
     registered: bool,
-    poisoned: bool,
+    /// Why nobody may have the task here any more.
+    over: Option<Error>,
     share: u32,
     class: Class,
     /// Made while the task is of the background.
@@ -224,18 +234,19 @@ impl Driver {
             learned: None,
             assumed: None,
             last_origin_error: None,
+            refusals: 0,
             sourceless: None,
             busy: Vec::new(),
             counter: 0,
             progress_at: Instant::now() + PROGRESS,
             pulse_at: Instant::now() + PULSE,
-            pulse_bytes: 0,
+            origin_bytes: Arc::default(),
             bound_since: None,
             idle_since: None,
             rest_at: Instant::now() + REST,
             links_kept: LinksKept::Used,
             registered: false,
-            poisoned: false,
+            over: None,
             share: 0,
             class: Class::Foreground,
             yielding: None,
@@ -315,7 +326,7 @@ impl Driver {
             self.hear_news();
         }
         let in_flight = || readers::in_flight(&self.attempts, &self.runs, &self.handle.pieces);
-        if let Some(have) = self.announcer.take(now, in_flight) {
+        while let Some(have) = self.announcer.take(now, in_flight) {
             self.say(have);
         }
     }
@@ -355,7 +366,7 @@ impl Driver {
     }
 
     fn is_over(&mut self) -> bool {
-        if self.poisoned {
+        if self.over.is_some() {
             return true;
         }
         if !self.readers.is_empty()
@@ -375,11 +386,8 @@ impl Driver {
 
     fn end(mut self) {
         self.ports.tasks.remove_if(&self.handle.id, |_| true);
-        self.handle.readers.fail(&if self.poisoned {
-            error::poisoned()
-        } else {
-            error::stopping()
-        });
+        let why = self.over.take().unwrap_or_else(error::stopping);
+        self.handle.readers.fail(&why);
         self.say(FromPeer::Leave {
             task: self.handle.id,
         });
@@ -475,7 +483,11 @@ impl Driver {
                 buffer,
                 digest,
             } => {
-                self.pulse_bytes += buffer.len() as u64;
+                if self.contradicts(piece, &digest) {
+                    self.over = Some(error::two_versions(&self.url(), piece));
+                    return;
+                }
+                self.refusals = 0;
                 self.digests.insert(piece, digest);
                 self.feed(Event::Vouched {
                     first: piece,
@@ -490,6 +502,7 @@ impl Driver {
             }
             Command::RunEnded { length } => {
                 self.ended(length);
+                // After all that was sealed, so that whoever sends the end has sent what is before it.
                 self.say(FromPeer::Ended {
                     task: self.handle.id,
                     length,
@@ -497,18 +510,23 @@ impl Driver {
             }
             Command::RunFailed { run, error } => {
                 tracing::info!(task = ?self.handle.id, %error, "a transfer from the origin failed");
-                let fatal = error.who() == Who::Origin && !error.is_retryable();
-                self.last_origin_error = Some(error);
-                if let Some(ended) = self.runs.remove(&run) {
-                    self.abandon_trusted(&ended);
-                    self.feed(Event::RunFailed { run, fatal });
-                }
+                self.run_failed(run, error);
             }
             Command::Poison => {
+                // Only who has read to the end can know; the last word on that is older.
+                let end = self.handle.pieces.geometry().pieces().unwrap_or_default();
+                self.say(FromPeer::Have {
+                    task: self.handle.id,
+                    gained: Vec::new(),
+                    lost: Vec::new(),
+                    position: PieceIndex::new(end),
+                    in_flight: 0,
+                    reader_bound: false,
+                });
                 self.say(FromPeer::Poison {
                     task: self.handle.id,
                 });
-                self.poisoned = true;
+                self.over = Some(error::poisoned());
             }
             Command::Snapshot { reply } => drop(reply.send(self.picker.snapshot())),
         }

@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use pantala_core::{
     ByteRange, ContentMeta, Error, Geometry, Kind, PieceDigest, PieceIndex, Result, Who,
@@ -18,6 +21,8 @@ pub(crate) struct OriginRun {
     pub budget: Arc<Budget>,
     pub limits: Limits,
     pub commands: mpsc::Sender<Command>,
+    /// Counts the bytes that come: a lease whose bytes come is a good one, however long a piece takes.
+    pub received: Arc<AtomicU64>,
     /// The piece that must not be begun before told.
     pub until: watch::Receiver<PieceIndex>,
     pub stop: CancellationToken,
@@ -81,7 +86,7 @@ impl OriginRun {
                 body
             }
         };
-        let mut left = skip_to(&mut body, geometry.start(first), &self.limits).await?;
+        let mut left = self.skip_to(&mut body, geometry.start(first)).await?;
         let mut piece = first;
         while geometry.has(piece) {
             if self.wait_for_leave(piece).await.is_err() {
@@ -159,6 +164,7 @@ impl OriginRun {
             let take = left.len().min(writer.remaining()).min(self.limits.step());
             self.limits.pass(take).await;
             writer.append(&left.split_to(take));
+            self.received.fetch_add(take as u64, Ordering::Relaxed);
             if fresh {
                 if !begun {
                     self.begin(piece, writer.buffer()).await;
@@ -169,6 +175,25 @@ impl OriginRun {
         }
         // An end that falls on a piece's end is seen when the next one is begun.
         Ok(false)
+    }
+
+    /// Reads past what lies before `offset`; gives what came beyond it.
+    async fn skip_to(&self, body: &mut OriginBody, offset: u64) -> Result<bytes::Bytes> {
+        while body.position() < offset {
+            let at = body.position();
+            let Some(mut bytes) = body.next().await? else {
+                let what = format!("the origin's answer ended at byte {at}, before byte {offset}");
+                return Err(Error::new(Who::Origin, Kind::Protocol, what));
+            };
+            self.received
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if body.position() > offset {
+                self.limits.pass((offset - at) as usize).await;
+                return Ok(bytes.split_off((offset - at) as usize));
+            }
+            self.limits.pass(bytes.len()).await;
+        }
+        Ok(bytes::Bytes::new())
     }
 
     /// Waits until the piece may be begun; an error when that can never be.
@@ -191,21 +216,4 @@ fn range_of(
     let end = goal.map(|goal| geometry.start(goal));
     let end = end.filter(|&end| geometry.length().is_none_or(|length| end < length));
     ByteRange::new(start, end).unwrap_or(ByteRange::from(start))
-}
-
-/// Reads past what lies before `offset`; gives what came beyond it.
-async fn skip_to(body: &mut OriginBody, offset: u64, limits: &Limits) -> Result<bytes::Bytes> {
-    while body.position() < offset {
-        let at = body.position();
-        let Some(mut bytes) = body.next().await? else {
-            let what = format!("the origin's answer ended at byte {at}, before byte {offset}");
-            return Err(Error::new(Who::Origin, Kind::Protocol, what));
-        };
-        if body.position() > offset {
-            limits.pass((offset - at) as usize).await;
-            return Ok(bytes.split_off((offset - at) as usize));
-        }
-        limits.pass(bytes.len()).await;
-    }
-    Ok(bytes::Bytes::new())
 }

@@ -42,6 +42,8 @@ pub struct StreamIo {
     memory: u64,
     /// The origin's word that this reader may have the content.
     admission: Option<JoinHandle<Result<()>>>,
+    /// This reader's own request brought the answer.
+    learned: bool,
     opened: Instant,
     first_byte: bool,
     over: bool,
@@ -120,6 +122,7 @@ pub(crate) struct StreamSetup {
     pub limit_rate: Option<u64>,
     pub admission: Option<JoinHandle<Result<()>>>,
     pub memory: u64,
+    pub learned: bool,
     pub opened: Instant,
     pub counted: Arc<Counted>,
     pub tracker: TaskTracker,
@@ -146,6 +149,7 @@ impl StreamIo {
             limit_rate,
             admission,
             memory,
+            learned,
             opened,
             counted,
             tracker,
@@ -168,6 +172,7 @@ impl StreamIo {
             limits: rates::reader(limit_rate),
             memory,
             admission,
+            learned,
             opened,
             first_byte: false,
             over: false,
@@ -184,17 +189,27 @@ impl StreamIo {
     /// Goes on at another offset: a new window that starts there. What a checksum over the whole
     /// would have said cannot be said any more.
     pub fn seek(&mut self, position: u64) {
+        self.read_from(position, self.reader.end);
+    }
+
+    /// Reads all of the content instead of the part that was asked for.
+    pub fn read_all(&mut self) {
+        self.end = None;
+        self.read_from(0, None);
+    }
+
+    fn read_from(&mut self, position: u64, end: Option<PieceIndex>) {
         let geometry = self.task.pieces.geometry();
-        self.task.readers.close(&self.reader);
-        let (end, source) = (self.reader.end, self.reader.source.clone());
-        let background = self.reader.background;
-        self.reader = self.task.readers.open(
+        let reader = self.task.readers.open(
             geometry.piece_at(position),
             end,
-            source,
-            background,
+            self.reader.source.clone(),
+            self.reader.background,
             self.counted.clone(),
         );
+        // Not before: what comes for this reader alone would be stopped.
+        let former = std::mem::replace(&mut self.reader, reader);
+        self.task.readers.close(&former);
         self.counted.count(true);
         self.task.pieces.wake_on_readable(&self.reader.waker);
         self.position = position;
@@ -249,6 +264,16 @@ impl StreamIo {
         let admitted = admission.await.unwrap_or_else(|_| Err(error::stopping()));
         self.admission = None;
         admitted
+    }
+
+    /// Waits until the stream's first bytes are there, or it is known that they never come. The reader
+    /// whose own request brought the answer does not wait: it is told the head at once.
+    pub(crate) async fn begins(&mut self) -> Result<()> {
+        if self.learned {
+            return Ok(());
+        }
+        self.admitted().await?;
+        self.ready().await.map(drop)
     }
 
     async fn take(&mut self) -> Result<Option<Bytes>> {

@@ -35,6 +35,9 @@ pub(crate) struct TaskHandle {
     pub planned: Mutex<Planned>,
     /// Whether the whole content was found to have the digest it is named by.
     pub proven: std::sync::atomic::AtomicBool,
+    /// Whether the one transfer that all of the content must come from is over, and something is
+    /// missing: nobody can begin to read it any more.
+    pub broken: std::sync::atomic::AtomicBool,
     /// Requests of children whose readers wait for bytes that are not here yet.
     pub awaited: std::sync::atomic::AtomicUsize,
     /// Whether all of it is being read, or has been, because somebody asked for a part.
@@ -52,6 +55,11 @@ impl TaskHandle {
             }
             resources.push(key);
         }
+    }
+
+    /// Whether the content cannot be read to its end any more.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 }
 

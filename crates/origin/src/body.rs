@@ -3,7 +3,7 @@ use std::{fmt, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use pantala_core::{BLOCK_MAX, ByteRange, Error, Kind, Result, Who, display_url};
+use pantala_core::{BLOCK_MAX, ByteRange, Error, Generation, Kind, Result, Who, display_url};
 use tokio::time::Instant;
 use url::Url;
 
@@ -19,8 +19,8 @@ use crate::{
 ///
 /// What holds:
 /// - `position` only grows, by what was handed over;
-/// - bytes of two connections are joined only when a validator or the length vouches that they
-///   are of the same content;
+/// - bytes of two connections are joined only when a strong validator vouches that they are of the
+///   same representation, or a digest will; where there is neither, all come from one connection;
 /// - the end is reported only at `end`, or, without one, where the framing says so.
 ///
 /// Dropping it closes the transfer.
@@ -85,7 +85,7 @@ impl OriginBody {
         let segment = Segment::new(url, &head, body);
         Self {
             client,
-            known: Expect::of(&head.meta),
+            known: known(&request, &head),
             first: head.start,
             position: head.start,
             end: target(&request, &head),
@@ -96,6 +96,12 @@ impl OriginBody {
             leftover: Bytes::new(),
             held: None,
         }
+    }
+
+    /// The content has a digest of its own that its readers check: the transfer may go on over another
+    /// connection whatever the origin says of its version.
+    pub fn named_by_digest(&mut self) {
+        self.known.generation = Generation::Digest;
     }
 
     /// The content's offset of the next byte that [`next`](Self::next) hands over.
@@ -193,7 +199,7 @@ impl OriginBody {
         };
         if !short {
             self.state = State::Ended;
-        } else if whole && self.failures == 0 && at == self.position {
+        } else if whole && self.failures == 0 && at == self.position && self.can_go_on() {
             // An origin may answer a range in shorter parts (RFC 9110, 15.3.7): the next one.
             self.resume(Duration::ZERO);
         } else {
@@ -210,11 +216,9 @@ impl OriginBody {
         let long = |asked: Duration| asked > backoff::PAUSE_WITHIN_MAX;
         if hopeless || failure.retry_after.is_some_and(long) {
             self.state = State::Failed(failure.error);
-        } else if self.position > self.first && self.known.is_blank() {
-            // Nothing could vouch for another connection's bytes.
-            let error = failure
-                .error
-                .hint("the origin gives no way to resume: start again");
+        } else if !self.can_go_on() {
+            let url = display_url(self.request.url.as_str());
+            let error = failure::no_way_on(&url, self.position, &failure.error);
             self.state = State::Failed(error);
         } else {
             let pause = backoff::pause(
@@ -227,7 +231,14 @@ impl OriginBody {
         }
     }
 
+    /// Whether another connection's bytes may follow: nothing was handed over yet, or something
+    /// vouches for them.
+    fn can_go_on(&self) -> bool {
+        self.position == self.first || self.known.can_be_joined()
+    }
+
     fn resume(&mut self, pause: Duration) {
+        debug_assert!(self.can_go_on(), "two representations in one body");
         let client = self.client.clone();
         let end = if self.partial {
             self.request.range.end()
@@ -253,14 +264,6 @@ impl OriginBody {
             response,
         } = opened;
         let body = response.into_body();
-        // A part that `If-Range` let through is of the same content by the origin's own word.
-        let vouched = (head.partial && self.known.if_range().is_some())
-            || self.known.is_vouched_by(&head.meta);
-        if !vouched && self.position > self.first {
-            let what = "can be neither resumed nor told apart from what it was";
-            self.state = State::Failed(failure::protocol(&url, what));
-            return;
-        }
         if head.start > self.position {
             let what = format!(
                 "went on at byte {} instead of {}",
@@ -286,6 +289,18 @@ impl OriginBody {
     /// Whether the origin refused to go on because the content ends exactly here.
     fn ends_here(&self, failure: &Failure) -> bool {
         failure.error.kind() == Kind::RangeNotSatisfiable && failure.length == Some(self.position)
+    }
+}
+
+/// What is known of the content: what the caller knew, else what the first answer says.
+fn known(request: &OriginRequest, head: &Head) -> Expect {
+    let told = Expect::of(&head.meta);
+    match &request.expect {
+        Some(expect) => Expect {
+            length: expect.length.or(told.length),
+            ..expect.clone()
+        },
+        None => told,
     }
 }
 

@@ -55,6 +55,16 @@ pub(crate) fn no_head(url: &Url, limit: Duration) -> Error {
         .retryable(false)
 }
 
+/// A transfer broke that no other answer can be told to go on with. `url` as it may be shown.
+pub(crate) fn no_way_on(url: &str, position: u64, why: &Error) -> Error {
+    let what = format!(
+        "the transfer of {url} broke at byte {position} ({}), and nothing tells whether another answer \
+         is of the same version: the origin gives neither a strong ETag nor a settled Last-Modified",
+        why.what()
+    );
+    Error::new(Who::Origin, Kind::Changed, what).hint("start again")
+}
+
 /// The origin said nothing for as long as it may.
 pub(crate) fn silence(url: &Url, limit: Duration) -> Error {
     let url = display_url(url.as_str());

@@ -1,7 +1,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
-use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, Validators, Who, display_url};
+use pantala_core::{
+    ContentDigest, ContentMeta, Error, Generation, Kind, Result, Validators, Who, display_url,
+};
 use url::Url;
 
 use crate::{
@@ -61,9 +63,14 @@ pub(crate) fn read(
         fresh_for: freshness.left(),
         age: freshness.age,
         private,
+        generation: match has_strong_validator(headers) {
+            true => Generation::Validators,
+            false => Generation::Transfer,
+        },
+        ..ContentMeta::default()
     };
     if let Some(expect) = &request.expect
-        && !expect.agrees_with(&meta)
+        && !expect.agrees_with(&meta, partial)
     {
         let what = format!(
             "{} changed since it was first read",
@@ -139,6 +146,29 @@ pub(crate) fn confirm(
 /// An entity tag without its weakness.
 fn opaque(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
+}
+
+/// How much older than its `Date` an answer's `Last-Modified` must be to count as strong. RFC 9110
+/// asks for a second between two clocks that agree, and for more between others; RFC 7232 said how
+/// much more.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Whether the answer says which representation it is of, so that bytes of another answer with the
+/// same validators are known to be of the same one (RFC 9110, 8.8.1): by a strong entity tag, or by
+/// a date of modification that lies so far back that nothing can have changed within the same second
+/// (8.8.2.2). A weak entity tag says that bytes may differ, whatever the date says.
+fn has_strong_validator(headers: &HeaderMap) -> bool {
+    let validators = validators(headers);
+    if validators.etag.is_some() {
+        return validators.strong_etag().is_some();
+    }
+    let date = |name| httpdate::parse_http_date(&text(headers, name)?).ok();
+    let modified = date(header::LAST_MODIFIED);
+    let Some((modified, sent)) = modified.zip(date(header::DATE)) else {
+        return false;
+    };
+    sent.duration_since(modified)
+        .is_ok_and(|age| age >= SETTLED)
 }
 
 /// What tells the content from others, by the headers that come with it.
@@ -344,6 +374,33 @@ mod tests {
                 .meta
                 .ranges
         );
+    }
+
+    #[test]
+    fn what_another_answer_can_be_told_by_is_a_strong_validator() {
+        const DATE: (&str, &str) = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        const MODIFIED: &str = "last-modified";
+        const WEAK: (&str, &str) = ("etag", "W/\"a\"");
+        let old = (MODIFIED, "Sun, 06 Nov 1994 08:48:37 GMT");
+        let fresh = (MODIFIED, "Sun, 06 Nov 1994 08:48:38 GMT");
+        let later = (MODIFIED, "Sun, 06 Nov 1994 08:49:38 GMT");
+        for (pairs, strong) in [
+            (&[][..], false),
+            (&[("etag", "\"a\"")], true),
+            (&[("etag", "\"a\""), fresh, DATE], true),
+            (&[WEAK], false),
+            (&[WEAK, old, DATE], false),
+            (&[old, DATE], true),
+            (&[fresh, DATE], false),
+            (&[later, DATE], false),
+            // Nobody knows when it was sent.
+            (&[old], false),
+            (&[(MODIFIED, "yesterday"), DATE], false),
+        ] {
+            let meta = answer(ByteRange::ALL, 200, pairs).unwrap().meta;
+            let is_strong = meta.generation == Generation::Validators;
+            assert_eq!(is_strong, strong, "{pairs:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pantala_core::{ByteRange, ContentMeta, Validators, display_url};
+use pantala_core::{ByteRange, ContentMeta, Generation, Validators, display_url};
 use url::Url;
 
 use crate::Interim;
@@ -37,6 +37,8 @@ pub struct Expect {
     pub validators: Validators,
     /// Bytes of the whole content, when known.
     pub length: Option<u64>,
+    /// What says of another answer that it belongs to the same representation.
+    pub generation: Generation,
 }
 
 impl Expect {
@@ -45,19 +47,41 @@ impl Expect {
         Self {
             validators: meta.validators.clone(),
             length: meta.length,
+            generation: meta.generation,
         }
     }
 
     /// The value of `If-Range`, when there is a validator that is good for one
-    /// (RFC 9110, 13.1.5: a weak entity tag is not).
+    /// (RFC 9110, 13.1.5: a weak one is not).
     pub(crate) fn if_range(&self) -> Option<&str> {
-        self.validators
-            .strong_etag()
-            .or(self.validators.last_modified.as_deref())
+        let date = || {
+            let dated = self.generation == Generation::Validators && self.validators.etag.is_none();
+            self.validators.last_modified.as_deref().filter(|_| dated)
+        };
+        self.validators.strong_etag().or_else(date)
     }
 
-    /// Whether nothing in `meta` speaks against its being the same content.
-    pub(crate) fn agrees_with(&self, meta: &ContentMeta) -> bool {
+    /// Whether an answer may be joined to what was read before: the origin says that it is of the same
+    /// representation, or a digest will. `partial`: it is a 206, which `If-Range` let through.
+    ///
+    /// A strong validator must be repeated, because an origin that does not know `If-Range` answers
+    /// with a part of whatever is there. (RFC 9110, 15.3.7: a 206 carries the entity tag; the date
+    /// only a 200 must.)
+    pub(crate) fn agrees_with(&self, meta: &ContentMeta, partial: bool) -> bool {
+        if self.generation == Generation::Validators {
+            let (known, told) = (&self.validators, &meta.validators);
+            let repeated = match (known.strong_etag(), &known.last_modified) {
+                (Some(etag), _) => told.strong_etag() == Some(etag),
+                (None, Some(_)) => {
+                    told.last_modified == known.last_modified
+                        || (partial && told.last_modified.is_none())
+                }
+                (None, None) => true,
+            };
+            if !repeated {
+                return false;
+            }
+        }
         let lengths_agree = match (self.length, meta.length) {
             (Some(a), Some(b)) => a == b,
             _ => true,
@@ -65,22 +89,9 @@ impl Expect {
         lengths_agree && self.validators.agree_with(&meta.validators)
     }
 
-    /// Whether something in `meta` says that it is the same content.
-    pub(crate) fn is_vouched_by(&self, meta: &ContentMeta) -> bool {
-        fn same<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
-            a.is_some() && a == b
-        }
-        same(&self.validators.etag, &meta.validators.etag)
-            || same(
-                &self.validators.last_modified,
-                &meta.validators.last_modified,
-            )
-            || same(&self.length, &meta.length)
-    }
-
-    /// Whether there is nothing that could ever vouch.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.validators.is_empty() && self.length.is_none()
+    /// Whether there can be another answer of which it is known that it is of the same representation.
+    pub(crate) fn can_be_joined(&self) -> bool {
+        self.generation != Generation::Transfer
     }
 }
 
@@ -268,10 +279,17 @@ mod tests {
                 last_modified: Some("Sun, 06 Nov 1994 08:49:37 GMT".into()),
             },
             length: None,
+            generation: Generation::Validators,
         });
+        // A weak tag says that bytes may differ, and so does the date that comes with it.
         let sent = ranged.sent_headers("a");
         assert_eq!(sent["range"], "bytes=0-9");
-        assert_eq!(sent["if-range"], "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert!(!sent.contains_key("if-range"));
+        ranged.expect.as_mut().unwrap().validators.etag = None;
+        assert_eq!(
+            ranged.sent_headers("a")["if-range"],
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
         ranged.range = ByteRange::from(7);
         ranged.expect.as_mut().unwrap().validators.etag = Some("\"a\"".into());
         let sent = ranged.sent_headers("a");

@@ -137,6 +137,7 @@ async fn an_answer_that_contradicts_an_earlier_one_is_a_change() {
             last_modified: None,
         },
         length: Some(5),
+        generation: Default::default(),
     });
     let error = client().get(request).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Changed);

@@ -172,6 +172,59 @@ async fn without_anything_that_vouches_there_is_no_going_on() {
     assert_eq!(server.requests().len(), 1);
 }
 
+const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+
+#[tokio::test]
+async fn equal_lengths_dates_and_weak_tags_join_nothing() {
+    for weak in [
+        "X-Nothing: 1".to_owned(),
+        "ETag: W/\"a\"".to_owned(),
+        "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT".to_owned(),
+        format!("Last-Modified: Sun, 06 Nov 1994 08:49:36 GMT\n{DATE}"),
+        format!("ETag: W/\"a\"\nLast-Modified: Sat, 05 Nov 1994 08:49:37 GMT\n{DATE}"),
+    ] {
+        let head = format!("200 OK\nContent-Length: 10\n{weak}");
+        let server = Server::new([Answer::new(&head, "0123"), rest(4, &weak)]).await;
+        let mut response = client().get(ask(server.url("/f"))).await.unwrap();
+        let (all, error) = read_to_error(&mut response.body).await;
+        assert_eq!(all, b"0123", "{weak}");
+        assert_eq!(error.kind(), Kind::Changed, "{weak}");
+        assert!(error.to_string().contains("start again"), "{error}");
+        assert_eq!(server.requests().len(), 1, "{weak}");
+    }
+}
+
+#[tokio::test]
+async fn a_date_long_before_the_answer_is_as_good_as_a_strong_tag() {
+    const SETTLED: &str = "Last-Modified: Sat, 05 Nov 1994 08:49:37 GMT";
+    let head = format!("200 OK\nContent-Length: 10\n{SETTLED}\n{DATE}");
+    // RFC 9110, 15.3.7: a part that `If-Range` let through need not repeat the date.
+    for repeated in [SETTLED, "X-Nothing: 1"] {
+        let server = Server::new([Answer::new(&head, "0123"), rest(4, repeated)]).await;
+        let mut response = client().get(ask(server.url("/f"))).await.unwrap();
+        assert_eq!(read(&mut response.body).await.unwrap(), b"0123456789");
+        let again = &server.requests()[1];
+        assert!(again.contains("if-range: sat, 05 nov 1994"), "{again}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_does_not_repeat_the_strong_tag_is_of_something_else() {
+    let server = Server::new([Answer::new(WHOLE, "0123"), rest(4, "X-Nothing: 1")]).await;
+    let mut response = client().get(ask(server.url("/f"))).await.unwrap();
+    let (all, error) = read_to_error(&mut response.body).await;
+    assert_eq!((&all[..], error.kind()), (&b"0123"[..], Kind::Changed));
+}
+
+#[tokio::test]
+async fn a_digest_of_the_whole_joins_what_has_no_validator() {
+    let head = "200 OK\nContent-Length: 10";
+    let server = Server::new([Answer::new(head, "0123"), rest(4, "X-Nothing: 1")]).await;
+    let mut response = client().get(ask(server.url("/f"))).await.unwrap();
+    response.body.named_by_digest();
+    assert_eq!(read(&mut response.body).await.unwrap(), b"0123456789");
+}
+
 #[tokio::test]
 async fn what_broke_before_its_first_byte_needs_no_vouching() {
     let chunked = "200 OK\nTransfer-Encoding: chunked";

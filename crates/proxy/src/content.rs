@@ -201,14 +201,8 @@ async fn begin_as(node: &Node, request: &ContentRequest, whole: bool) -> Result<
     };
     if whole && request.range.is_some() && content.meta.length.is_none() {
         // Where it ends is not known, so no part of it can be named: a server may send it all.
-        let whole = ContentRequest {
-            range: None,
-            ..request.clone()
-        };
-        content = match node.open_or_refusal(whole).await? {
-            Opened::Content(content) => content,
-            Opened::Direct(direct) => return Ok(Begun::Direct(direct)),
-        };
+        content.stream.read_all();
+        (content.start, content.end) = (0, None);
     }
     content.end = content.end.or(content.meta.length);
     let endless = content.end.is_none() && !content.meta.private;

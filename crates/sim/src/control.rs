@@ -141,6 +141,8 @@ impl World {
             | ToPeer::Turn { task, .. }
             | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
+            | ToPeer::Unobtainable { task, .. }
+            | ToPeer::Unlisted { task }
             | ToPeer::Unknown { task } => Some(index_of_task(*task)),
             // Nothing is written in the simulated world.
             ToPeer::Measure { .. } | ToPeer::Changed { .. } => None,
@@ -195,6 +197,8 @@ impl World {
             }
             ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
+            | ToPeer::Unobtainable { .. }
+            | ToPeer::Unlisted { .. }
             | ToPeer::Direct { .. }
             | ToPeer::Measure { .. }
             | ToPeer::Refused { .. }
@@ -304,6 +308,7 @@ impl World {
                 .map(|piece| (piece, digest(piece)))
                 .collect(),
             position: readers.min().unwrap_or(PieceIndex::new(u32::MAX)),
+            leases: seat.leases.iter().collect(),
             shown: String::new(),
         };
         let host = seat.host;

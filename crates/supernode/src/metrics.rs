@@ -130,6 +130,7 @@ mod tests {
             sites: 4,
             leases_moved: 7,
             parents_chosen: 9,
+            ..Stats::default()
         };
         let text = metrics.text(&stats);
         for line in [

@@ -20,14 +20,11 @@ use crate::{
 const UNSHAREABLE: Duration = Duration::from_secs(30);
 /// Readers of one peer that wait to learn what stands behind the same resource.
 const WAITING_MAX: usize = 16;
-/// Tasks that one peer may be a member of: a hostile one must not fill our memory.
-const TASKS_MAX: usize = 10_000;
-
 impl Swarm {
     pub(crate) fn is_full(&self, peer: PeerId) -> bool {
         self.peers
             .get(&peer)
-            .is_some_and(|peer| peer.tasks.len() >= TASKS_MAX)
+            .is_some_and(|peer| peer.tasks.len() >= self.config.tasks_per_peer)
     }
 
     pub(crate) fn register(&mut self, peer: PeerId, register: Register) {
@@ -38,6 +35,14 @@ impl Swarm {
             ..
         } = register;
         let waiting = Waiting { peer, start };
+        let member = match self.resources.get(&key) {
+            Some(Resource::Known(standing)) => self.is_member(peer, standing.task),
+            _ => false,
+        };
+        if self.is_full(peer) && !member {
+            self.send(peer, ToPeer::Direct { key });
+            return;
+        }
         match self.resources.get_mut(&key) {
             Some(Resource::Learning(learning)) => {
                 let waits = self.peers.get(&peer).map(|peer| &peer.learning);
@@ -53,12 +58,15 @@ impl Swarm {
                 self.send(peer, ToPeer::Direct { key });
             }
             Some(Resource::Known(standing)) if self.tasks.contains_key(&standing.task) => {
-                if standing.is_fresh(self.now) {
-                    let task = standing.task;
+                let task = standing.task;
+                let found = self.tasks.get(&task);
+                let whole = found.is_some_and(|task| task.can_begin(task.piece_at(start)));
+                if whole && standing.is_fresh(self.now) {
                     self.admit(&waiting, key, task);
                 } else {
-                    let stale = (standing.task, standing.meta(self.now));
-                    self.learn(key, waiting, Some(stale), VecDeque::new());
+                    let stale = (task, standing.meta(self.now));
+                    let stale = Some(stale).filter(|_| whole);
+                    self.learn(key, waiting, stale, VecDeque::new());
                 }
             }
             _ => {
@@ -151,8 +159,11 @@ impl Swarm {
         let mut known = found.known(peer);
         match self.resources.get(&key) {
             Some(Resource::Known(standing)) if standing.task == task => {
+                // What stands here says the rest of it.
                 known.meta = ContentMeta {
-                    length: found.meta.length,
+                    length: known.meta.length,
+                    generation: known.meta.generation,
+                    piece_size: known.meta.piece_size,
                     ..standing.meta(self.now)
                 };
             }

@@ -65,6 +65,12 @@ impl Leases {
             .any(|lease| lease.holder == peer && lease.covers(piece))
     }
 
+    /// Whether a peer is to fetch this piece, or whatever comes after all that is leased to others.
+    pub fn reads_on(&self, peer: PeerId, piece: PieceIndex) -> bool {
+        let mut own = self.list.iter().filter(|lease| lease.holder == peer);
+        own.any(|lease| lease.covers(piece) || lease.end.is_none())
+    }
+
     pub fn any_of(&self, peer: PeerId) -> bool {
         self.list.iter().any(|lease| lease.holder == peer)
     }

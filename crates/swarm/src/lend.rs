@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
+use pantala_core::{
+    PeerId, PieceIndex, Time,
+    control::{PIECES_PER_MESSAGE, PieceSpan, ToPeer},
+};
 
 use crate::{
     Config, Output, Shape,
@@ -97,11 +100,31 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
+        self.grant_within(peer, first, None, config, now, out);
+    }
+
+    /// The same, and nothing from `limit` on. Gives the piece after the last, where a lease is granted.
+    fn grant_within(
+        &mut self,
+        peer: PeerId,
+        first: PieceIndex,
+        limit: Option<PieceIndex>,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) -> Option<Option<PieceIndex>> {
+        if !self.may_lease(first) {
+            return None;
+        }
         let held = (first.get() as usize..self.copies.len())
             .find(|&piece| self.copies[piece] > 0)
             .map(|piece| PieceIndex::new(piece as u32));
         let leased = self.leases.next_from(first);
         let end = match (held, leased) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let end = match (end, limit) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
@@ -132,6 +155,48 @@ impl Task {
             self.relieve_leaves(now);
             self.tell_parents(config, None, now, out);
         }
+        Some(end)
+    }
+
+    /// A peer that came back says what it fetches from the origin. It goes on with what nobody else holds
+    /// or fetches, and is told that the rest is not its own any more.
+    pub(crate) fn adopt(
+        &mut self,
+        peer: PeerId,
+        spans: &[PieceSpan],
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        for &(first, end) in spans {
+            let Some(free) = self.first_free(first, end).filter(|_| self.is_honest(peer)) else {
+                self.end_lease(peer, first, end, out);
+                continue;
+            };
+            if first < free {
+                self.end_lease(peer, first, Some(free), out);
+            }
+            match self.grant_within(peer, free, end, config, now, out) {
+                None => self.end_lease(peer, free, end, out),
+                Some(Some(stop)) if end.is_none_or(|end| stop < end) => {
+                    self.end_lease(peer, stop, end, out);
+                }
+                Some(_) => {}
+            }
+            self.transfer.came_back();
+        }
+    }
+
+    /// The first of these pieces that nobody holds or has a lease for.
+    fn first_free(&self, first: PieceIndex, end: Option<PieceIndex>) -> Option<PieceIndex> {
+        let ends = self.leases.iter().filter_map(|lease| lease.end);
+        let taken = ends.max().map_or(0, PieceIndex::get);
+        // Nothing beyond is held, or leased with an end.
+        let last = taken.max(self.copies.len() as u32).max(first.get());
+        let pieces = (first.get()..=last).map(PieceIndex::new);
+        let pieces = pieces.take(PIECES_PER_MESSAGE);
+        let mut pieces = pieces.take_while(|&piece| end.is_none_or(|end| piece < end));
+        pieces.find(|&piece| self.is_free(piece))
     }
 
     pub(crate) fn pulse(&mut self, peer: PeerId, bytes: u64, now: Time) {
@@ -172,6 +237,10 @@ impl Task {
         let most = if late { LAST_RESORT } else { LAST_RESORT + 1 };
         let desperate = times >= most;
         if self.leases.holds(peer, piece) {
+            return;
+        }
+        if self.is_single() && self.copies(piece) == 0 {
+            self.ask_single(peer, piece, times, config, out);
             return;
         }
         if !self.is_honest(peer) {
@@ -313,6 +382,10 @@ impl Task {
 
     /// One piece from the origin, though others have it: they did not deliver.
     pub(crate) fn force(&mut self, peer: PeerId, piece: PieceIndex, now: Time, out: Out<'_>) {
+        if self.is_single() {
+            self.is_unobtainable(peer, piece, out);
+            return;
+        }
         let end = Some(piece.next());
         match self.is_honest(peer) {
             true => self.leases.grant(peer, piece, end, now),
@@ -343,6 +416,7 @@ impl Task {
         if let Some(member) = self.members.get_mut(&peer) {
             member.returned = Some(now);
         }
+        self.transfer_may_be_over();
         let wanted = self
             .members
             .iter()
@@ -365,7 +439,7 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        if !self.leases.holds(peer, first) {
+        if !self.leases.holds(peer, first) || self.is_single() {
             return;
         }
         if self.next_holder(first, peer, now).is_some() {
@@ -385,7 +459,7 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        if self.members.len() < 2 {
+        if self.members.len() < 2 || self.is_single() {
             return;
         }
         let leases = self.leases.take_all(from);
@@ -419,7 +493,7 @@ impl Task {
         for holder in stalled {
             self.move_leases(holder, None, config, now, out);
         }
-        if now >= self.looked + LOOK * self.members.len() as u32 {
+        if now >= self.looked + LOOK * self.reading.len() as u32 {
             self.looked = now;
             self.watch_trust(config, now, out);
             if config.make_leaves {

@@ -32,6 +32,8 @@
 //! 2. The trees have no cycles, and every member of a task but its root has a parent in each.
 //! 3. The count of copies of a piece is the number of members that said they hold it.
 //! 4. Nothing is kept of a peer that has gone.
+//! 5. Where nothing but one transfer names a content, one member gets one lease for it, and nobody
+//!    gets another.
 
 mod check;
 mod keep;
@@ -50,6 +52,7 @@ mod resource;
 mod sites;
 mod swarm;
 mod task;
+mod transfer;
 mod tree;
 mod trust;
 

@@ -32,6 +32,9 @@ pub struct Config {
     pub make_leaves: bool,
     /// Whether a lease holder that brings little is held against somebody else at the origin.
     pub probe: bool,
+    /// Tasks that one peer may be a member of: a hostile one must not fill our memory. Who has more is
+    /// told that no account is kept of the rest.
+    pub tasks_per_peer: usize,
     /// Tasks without a member are forgotten after this long.
     pub forget_after: Duration,
     /// Who is near whom.
@@ -68,6 +71,7 @@ impl Default for Config {
             lease_pieces: 0,
             make_leaves: true,
             probe: true,
+            tasks_per_peer: 1 << 17,
             forget_after: Duration::from_secs(600),
             locality: Locality::default(),
             seed: 0,
@@ -137,6 +141,11 @@ pub struct Stats {
     pub leases_moved: u64,
     /// Parents chosen so far.
     pub parents_chosen: u64,
+    /// Pieces that messages of peers have spoken of and that were looked at: what hearing them costs.
+    pub pieces_heard: u64,
+    /// Members that were looked at, to see how they get on or to find somebody a parent: what watching
+    /// costs.
+    pub members_looked_at: u64,
     /// Data centres found from round trips; 0 where all is one.
     pub sites: usize,
 }

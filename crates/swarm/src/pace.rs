@@ -262,8 +262,18 @@ impl Task {
         let tolerance = Tolerance::of(self.members.len());
         // By group: how many are in it, and how quick the quickest is.
         let mut paces: BTreeMap<Group, (u32, f64)> = BTreeMap::new();
-        for member in self.members.values_mut() {
+        let (mut done, mut looked_at) = (Vec::new(), 0);
+        for &peer in &self.reading {
+            let Some(member) = self.members.get_mut(&peer) else {
+                done.push(peer);
+                continue;
+            };
+            looked_at += 1;
             let front = member.front(bound);
+            // Who has all waits for nobody; what it brought lately is still what others could have.
+            if front >= bound && now.since(member.pace.said) > SPAN * 2 {
+                done.push(peer);
+            }
             member.pace.advance(front);
             let rate = member.pace.rate(now);
             for group in member.place.groups() {
@@ -276,8 +286,12 @@ impl Task {
                 member.pace.mark = (member.pace.known_at(now), member.pace.total());
             }
         }
+        self.looked_at += looked_at;
+        for peer in done {
+            self.reading.remove(&peer);
+        }
         let (mut slow, mut well, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
-        let ids: Vec<PeerId> = self.members.keys().copied().collect();
+        let ids: Vec<PeerId> = self.reading.iter().copied().collect();
         for peer in ids {
             let parents = self.trees.parents(peer);
             let levels = parents

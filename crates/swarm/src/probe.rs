@@ -276,7 +276,7 @@ impl Task {
     }
 
     fn start_probe(&mut self, config: &Config, now: Time, out: Out<'_>) {
-        if !config.probe {
+        if !config.probe || self.is_single() {
             return;
         }
         let lead = self.leases.iter().find(|lease| lease.end.is_none());

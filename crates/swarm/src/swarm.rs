@@ -130,6 +130,8 @@ impl Swarm {
             leases: sum(Task::lease_count),
             leases_moved: self.tasks.values().map(|task| task.moved).sum(),
             parents_chosen: self.tasks.values().map(|task| task.chosen).sum(),
+            pieces_heard: self.tasks.values().map(|task| task.pieces_heard).sum(),
+            members_looked_at: self.tasks.values().map(Task::looked_at).sum(),
             sites: self.sites.named(),
         }
     }
@@ -286,7 +288,9 @@ impl Swarm {
                 });
             }
             FromPeer::Ended { task, length } => {
-                self.in_task(task, |task, _, _, out| task.ended(peer, length, out));
+                self.in_task(task, |task, config, now, out| {
+                    task.ended(peer, length, config, now, out);
+                });
             }
             FromPeer::AskLease { task, piece, late } => {
                 self.in_task(task, |task, config, now, out| {
@@ -346,9 +350,12 @@ impl Swarm {
             held,
             digests,
             position,
+            leases,
             ..
         } = resume;
-        if self.is_full(peer) {
+        if self.is_full(peer) && !self.is_member(peer, task) {
+            // Silence would make it ask again and again.
+            self.send(peer, ToPeer::Unlisted { task });
             return;
         }
         self.tasks
@@ -369,6 +376,7 @@ impl Swarm {
         found.have(peer, &held, &[], position, false, self.now);
         found.came_back(peer, self.now);
         found.resume_digests(peer, digests, self.now, &mut out);
+        found.adopt(peer, &leases, &self.config, self.now, &mut out);
         self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);
         if let Some(known) = self.known_as(key, task, peer) {
@@ -379,7 +387,8 @@ impl Swarm {
 
     /// The whole content is not what its name says: nobody may have it.
     pub(crate) fn poison(&mut self, peer: PeerId, task: TaskId) {
-        if !self.is_member(peer, task) {
+        let found = self.tasks.get(&task);
+        if !found.is_some_and(|task| task.may_have_read_all(peer)) {
             return;
         }
         let Some(gone) = self.tasks.remove(&task) else {

@@ -4,8 +4,8 @@ use std::{
 };
 
 use pantala_core::{
-    ContentMeta, Geometry, PeerId, PieceDigest, PieceIndex, PieceSet, TaskId, Time,
-    control::{Known, Parents, PeerAddr, PieceRun, ToPeer},
+    ContentMeta, Generation, Geometry, PeerId, PieceDigest, PieceIndex, PieceSet, TaskId, Time,
+    control::{Known, PIECES_PER_MESSAGE, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     peer_map::PeerMap,
     place::{ALL, Place},
     probe::Probes,
+    transfer::Transfer,
     tree::Trees,
 };
 
@@ -30,6 +31,10 @@ pub(crate) struct Task {
     /// How many members hold each piece.
     pub(crate) copies: Vec<u32>,
     pub(crate) members: PeerMap<Member>,
+    /// Members that may still lack something: how they get on is watched.
+    pub(crate) reading: BTreeSet<PeerId>,
+    /// How often a member was looked at to see how it gets on.
+    pub(crate) looked_at: u64,
     /// Members that are suspected or not believed.
     pub(crate) watched: BTreeSet<PeerId>,
     pub(crate) trees: Trees,
@@ -49,6 +54,10 @@ pub(crate) struct Task {
     /// When something was last heard of it.
     pub(crate) heard: Time,
     pub(crate) empty_since: Option<Time>,
+    /// The one transfer that content without validators comes from.
+    pub(crate) transfer: Transfer,
+    /// Pieces that members' messages spoke of.
+    pub(crate) pieces_heard: u64,
     pub(crate) moved: u64,
     pub(crate) chosen: u64,
     pub(crate) draws: u64,
@@ -68,6 +77,10 @@ pub(crate) struct Member {
     pub(crate) deceived: Option<Time>,
     /// Since when somebody has complained of wrong bytes that it may only have passed on.
     pub(crate) suspected: Option<Time>,
+    /// Who complained last that it sends wrong bytes, and when.
+    pub(crate) accuser: Option<(PeerId, Time)>,
+    /// Whom this member's word alone has made a liar, and until when.
+    pub(crate) accused: Option<(PeerId, Time)>,
     /// What it says it holds, while it is not believed: it sent wrong bytes.
     pub(crate) withheld: Option<PieceSet>,
     pub(crate) demoted_until: Time,
@@ -112,11 +125,13 @@ impl Task {
         };
         Self {
             id,
-            geometry: Geometry::new(meta.length),
+            geometry: Geometry::of(&meta),
             meta,
             digests: BTreeMap::new(),
             copies: Vec::new(),
             members: PeerMap::new(),
+            reading: BTreeSet::new(),
+            looked_at: 0,
             watched: BTreeSet::new(),
             trees: Trees::new(stripes, chain),
             piece_trees: BTreeMap::new(),
@@ -129,10 +144,16 @@ impl Task {
             looked: Time::ZERO,
             heard: Time::ZERO,
             empty_since: None,
+            transfer: Transfer::default(),
+            pieces_heard: 0,
             moved: 0,
             chosen: 0,
             draws: config.seed,
         }
+    }
+
+    pub(crate) fn looked_at(&self) -> u64 {
+        self.looked_at + self.trees.looked_at()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -167,9 +188,13 @@ impl Task {
 
     /// What a newcomer must know.
     pub(crate) fn known(&self, peer: PeerId) -> Known {
+        let meta = ContentMeta {
+            piece_size: Some(self.geometry.piece_size()),
+            ..self.meta.clone()
+        };
         Known {
             task: self.id,
-            meta: self.meta.clone(),
+            meta,
             digests: self
                 .digests
                 .iter()
@@ -206,6 +231,7 @@ impl Task {
                 self.members.insert(peer, member);
             }
         }
+        self.reading.insert(peer);
         let members = &self.members;
         self.trees.add(peer, place.clone(), |other| {
             members
@@ -238,6 +264,7 @@ impl Task {
         for piece in member.held.iter() {
             self.count(piece, false);
         }
+        self.reading.remove(&peer);
         self.deal_out(peer, out);
         let leases = self.leases.take_all(peer);
         self.trees.remove(peer);
@@ -246,6 +273,7 @@ impl Task {
             self.moved += 1;
             self.pass_on(lease.first, peer, config, now, out);
         }
+        self.transfer_may_be_over();
         if self.trees.root().is_none() {
             self.elect_root(now);
         }
@@ -264,11 +292,12 @@ impl Task {
         if at >= self.copies.len() {
             self.copies.resize(at + 1, 0);
         }
-        self.copies[at] = if more {
-            self.copies[at] + 1
-        } else {
-            self.copies[at].saturating_sub(1)
+        let before = self.copies[at];
+        self.copies[at] = match more {
+            true => before + 1,
+            false => before.saturating_sub(1),
         };
+        self.transfer.counted(before, self.copies[at]);
         self.counted(piece, self.copies[at], more);
     }
 
@@ -284,13 +313,16 @@ impl Task {
         now: Time,
     ) -> bool {
         self.leases.heard(peer, false, now);
+        let mut heard = 0;
         for (runs, more) in [(gained, true), (lost, false)] {
             let bound = self.bound();
             let end = |first: u32, count: u32| first.saturating_add(count).min(bound);
-            for piece in runs
+            let pieces = runs
                 .iter()
-                .flat_map(|&(first, count)| first.get()..end(first.get(), count))
-            {
+                .flat_map(|&(first, count)| first.get()..end(first.get(), count));
+            for piece in pieces.take(PIECES_PER_MESSAGE - heard) {
+                heard += 1;
+                self.pieces_heard += 1;
                 let piece = PieceIndex::new(piece);
                 let Some(member) = self.members.get_mut(&peer) else {
                     return false;
@@ -358,7 +390,8 @@ impl Task {
                     self.digests.insert(piece, digest);
                     fresh.push((piece, digest));
                 }
-                Some(known) if *known != digest => {
+                // Nobody can vouch anew for what all must come from one transfer.
+                Some(known) if *known != digest && !self.is_single() => {
                     self.digests.remove(&piece);
                 }
                 Some(_) => {}
@@ -385,6 +418,14 @@ impl Task {
         if !self.in_bounds(piece) {
             return;
         }
+        if self
+            .digests
+            .get(&piece)
+            .is_some_and(|known| *known != digest)
+        {
+            self.disagrees(peer, piece, config, now, out);
+            return;
+        }
         self.leases.came(peer, piece, now);
         if !self.is_honest(peer) {
             return;
@@ -399,10 +440,42 @@ impl Task {
             member.pace.completes(now);
             self.count(piece, true);
         }
-        if self.digests.insert(piece, digest) != Some(digest) {
+        if self.digests.insert(piece, digest).is_none() {
             self.tell_digests(peer, vec![(piece, digest)], now, out);
         }
         self.probe_sealed(peer, config, now, out);
+    }
+
+    /// A member got other bytes from the origin than the digest that the others hold theirs against
+    /// says: it lies, or the origin gave it another version. Nobody is told its digest, it fetches no
+    /// more for the others, and is told what the piece should be.
+    fn disagrees(
+        &mut self,
+        peer: PeerId,
+        piece: PieceIndex,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(&known) = self.digests.get(&piece) else {
+            return;
+        };
+        out.push(Output {
+            to: peer,
+            message: ToPeer::Digests {
+                task: self.id,
+                digests: vec![(piece, known)],
+            },
+        });
+        let leases = self.leases.take_all(peer);
+        for lease in &leases {
+            self.end_lease(peer, lease.first, lease.end, out);
+        }
+        for lease in leases {
+            self.moved += 1;
+            self.pass_on(lease.first, peer, config, now, out);
+        }
+        self.transfer_may_be_over();
     }
 
     /// All members but who vouched are told new digests: at once, but in a large swarm no more often
@@ -458,8 +531,37 @@ impl Task {
         }
     }
 
-    pub(crate) fn ended(&mut self, peer: PeerId, length: u64, out: Out<'_>) {
-        if self.geometry.length().is_some() {
+    /// Whether a member may have hashed the whole: it has all up to the last piece, and its reader
+    /// waits for no other. Whose content is not named by a digest has nothing to hold it against.
+    pub(crate) fn may_have_read_all(&self, peer: PeerId) -> bool {
+        let named = self.meta.generation == Generation::Digest;
+        let pieces = self.geometry.pieces();
+        let read = |member: &Member| {
+            pieces.is_some_and(|pieces| member.position.get().saturating_add(1) >= pieces)
+        };
+        named && self.members.get(&peer).is_some_and(read)
+    }
+
+    /// The content ends, says who reads it from the origin: the holder of the lease for what would
+    /// come next. Whoever holds more than that contradicts it. Then the origin's answers differ, or
+    /// somebody lies; the end is not believed, and somebody else looks where it is.
+    pub(crate) fn ended(
+        &mut self,
+        peer: PeerId,
+        length: u64,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let after = self.geometry.piece_after(length);
+        let knows = self.is_honest(peer) && self.leases.reads_on(peer, after);
+        if self.geometry.length().is_some() || !self.in_bounds(after) || !knows {
+            return;
+        }
+        let more = self.copies.get(after.get() as usize..);
+        if more.is_some_and(|more| more.iter().any(|&copies| copies > 0)) {
+            self.end_lease(peer, after, None, out);
+            self.give_back(peer, after, None, config, now, out);
             return;
         }
         self.geometry = self.geometry.ended(length);
@@ -490,6 +592,8 @@ impl Member {
             strikes: 0,
             deceived: None,
             suspected: None,
+            accuser: None,
+            accused: None,
             withheld: None,
             demoted_until: Time::ZERO,
             mute: false,

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use pantala_core::PeerId;
 
@@ -47,6 +50,8 @@ pub(crate) struct Trees {
     /// Whose parents are others than when last asked.
     changed: BTreeSet<PeerId>,
     counter: u64,
+    /// Members that were looked at to find somebody a parent.
+    looked_at: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -93,6 +98,7 @@ impl Trees {
             loose: BTreeSet::new(),
             changed: BTreeSet::new(),
             counter: 0,
+            looked_at: Cell::new(0),
         }
     }
 
@@ -185,6 +191,11 @@ impl Trees {
                 self.reopen(parent, stripe);
             }
         }
+    }
+
+    /// How many members were looked at so far to find others a parent.
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at.get()
     }
 
     pub fn barred(&self, peer: PeerId) -> bool {

@@ -4,6 +4,10 @@
 //! said that it holds the piece has checked it, if it is honest: wrong bytes of such a piece are its
 //! own. Who only passed them on complains itself soon; who does not is taken for the source.
 //!
+//! One member's word makes one other a liar, and no second one before the first is believed again:
+//! for more it takes another accuser. Else whoever accuses everybody would leave the swarm without
+//! anybody to pull from. Of whom it complains in vain it gets nothing any more itself.
+//!
 //! Who lied is not believed for a while, longer each time, never for ever: what it says it holds
 //! does not count, it is nobody's parent, and gets no lease for others.
 
@@ -53,12 +57,46 @@ impl Task {
         if by == of || deceived || member.withheld.is_some() {
             return;
         }
+        let recent = |&(_, at): &(PeerId, Time)| now.since(at) < LIAR;
+        let before = member.accuser.replace((by, now)).filter(recent);
+        let confirmed = before.is_some_and(|(other, _)| other != by);
+        if !confirmed && !self.may_accuse(by, of, now) {
+            self.part(by, of, config, now, out);
+            return;
+        }
+        let Some(member) = self.members.get_mut(&of) else {
+            return;
+        };
         if member.held.contains(piece) {
             self.distrust(of, config, now, out);
         } else {
             member.suspected.get_or_insert(now);
             self.watched.insert(of);
         }
+    }
+
+    /// Whether a member's word alone is enough: it is for one other at a time.
+    fn may_accuse(&mut self, by: PeerId, of: PeerId, now: Time) -> bool {
+        let Some(accuser) = self.members.get_mut(&by) else {
+            return false;
+        };
+        let other = accuser
+            .accused
+            .filter(|&(other, until)| other != of && now < until);
+        if other.is_none() {
+            accuser.accused = Some((of, now + LIAR));
+        }
+        other.is_none()
+    }
+
+    /// A member pulls no more from another, whatever is true of that.
+    fn part(&mut self, child: PeerId, parent: PeerId, config: &Config, now: Time, out: Out<'_>) {
+        for stripe in 0..self.trees.stripes() {
+            if self.trees.parent(child, stripe) == Some(parent) {
+                self.attach(child, stripe, Some(parent), now);
+            }
+        }
+        self.tell_parents(config, None, now, out);
     }
 
     /// Looks who had time enough to complain and did not, and who is believed again.
@@ -119,6 +157,7 @@ impl Task {
             self.moved += 1;
             self.end_lease(peer, lease.first, lease.end, out);
         }
+        self.transfer_may_be_over();
         if self.trees.root() == Some(peer) {
             self.elect_root(now);
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{
-    ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
+    ContentMeta, Generation, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
     control::{
         FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer,
         Trouble,
@@ -26,9 +26,15 @@ fn task(n: u32) -> TaskId {
     TaskId::from_bytes([n as u8 % 3; 32])
 }
 
-fn meta(known: bool) -> ContentMeta {
+fn meta(known: bool, n: u32) -> ContentMeta {
+    const GENERATIONS: [Generation; 3] = [
+        Generation::Validators,
+        Generation::Transfer,
+        Generation::Digest,
+    ];
     ContentMeta {
         length: known.then_some(LENGTH),
+        generation: GENERATIONS[n as usize / 19 % 3],
         ..ContentMeta::default()
     }
 }
@@ -65,11 +71,11 @@ fn message(what: u8, n: u32) -> FromPeer {
                 0 => Learned::Unshareable,
                 1 => Learned::Unchanged {
                     task,
-                    meta: meta(true),
+                    meta: meta(true, n),
                 },
                 more => Learned::Content {
                     task,
-                    meta: meta(more > 2),
+                    meta: meta(more > 2, n),
                 },
             },
         },
@@ -130,18 +136,21 @@ fn message(what: u8, n: u32) -> FromPeer {
         _ => FromPeer::Resume(Resume {
             key: key(n),
             task,
-            meta: meta(true),
+            meta: meta(true, n),
             resources: n
                 .is_multiple_of(3)
                 .then(|| KnownResource {
                     key: key(n / 2),
-                    meta: meta(n.is_multiple_of(2)),
+                    meta: meta(n.is_multiple_of(2), n),
                 })
                 .into_iter()
                 .collect(),
             held: vec![(piece(n), n % 30)],
             digests: vec![(piece(n), PieceDigest::from_bytes([n as u8 / 2; 32]))],
             position: piece(n / 3),
+            leases: (0..n % 3)
+                .map(|at| (piece(n / (2 + at)), end(n / 7)))
+                .collect(),
             shown: String::new(),
         }),
     }
@@ -278,7 +287,7 @@ fn hello(peer: PeerId) -> Hello {
 fn learn(swarm: &mut Swarm, now: Time, peer: PeerId, key: ResourceKey) {
     let learned = Learned::Content {
         task: TaskId::from_bytes(*key.as_bytes()),
-        meta: meta(true),
+        meta: meta(true, 0),
     };
     let message = FromPeer::Learned { key, learned };
     swarm.handle(now, Event::Message { peer, message });

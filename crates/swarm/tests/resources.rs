@@ -108,6 +108,7 @@ impl Lab {
             held: Vec::new(),
             digests: Vec::new(),
             position: PieceIndex::new(0),
+            leases: Vec::new(),
             shown: String::new(),
         };
         self.say(peer, FromPeer::Resume(resume));
@@ -237,6 +238,7 @@ fn a_version_that_stands_behind_nothing_is_nobodys_answer() {
         held: vec![(PieceIndex::new(0), 8)],
         digests: Vec::new(),
         position: PieceIndex::new(8),
+        leases: Vec::new(),
         shown: String::new(),
     };
     resume.meta.fresh_for = None;

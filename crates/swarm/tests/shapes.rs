@@ -81,6 +81,7 @@ impl Lab {
             digests: Vec::new(),
             resources: Vec::new(),
             position: PieceIndex::new(0),
+            leases: Vec::new(),
             shown: String::new(),
         };
         self.say(peer, FromPeer::Resume(resume));

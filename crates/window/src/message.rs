@@ -63,6 +63,9 @@ pub struct Config {
     /// How long a lease is kept that the reader's window leaves no room to use; `None` keeps it
     /// for good (there is nobody else to use it).
     pub return_after: Option<Duration>,
+    /// Whether all must come from the transfer that began it: then that is never bounded by what the
+    /// first reader wanted, because no other can go on where it ends.
+    pub single_transfer: bool,
     /// When the supernode is lost: the longest pause before the origin is asked. Each peer draws
     /// its own between a tenth of it and all of it.
     pub fallback: Duration,
@@ -84,6 +87,7 @@ impl Default for Config {
             urgent: 2,
             ask_after: Duration::from_millis(60),
             return_after: Some(Duration::from_millis(300)),
+            single_transfer: false,
             fallback: Duration::from_secs(2),
             requests_per_parent: 64,
             runs: 2,

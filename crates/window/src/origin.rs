@@ -154,7 +154,7 @@ impl Picker {
             if full && !self.stop_parked() && !(head && self.stop_ahead(first)) {
                 continue;
             }
-            let goal = self.goal(first);
+            let goal = self.goal(first).filter(|_| !self.config.single_transfer);
             self.counter += 1;
             let run = RunId(self.counter);
             self.runs.push(Run {

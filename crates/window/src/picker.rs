@@ -64,6 +64,9 @@ pub struct Picker {
     pub(crate) actions: VecDeque<Action>,
 }
 
+/// The most ranges that a peer claims at once: more than a few make no sense, and messages have a bound.
+const CLAIMS_MAX: usize = 16;
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Supernode {
     Up,
@@ -166,6 +169,16 @@ impl Picker {
                 None => u32::MAX,
             })?;
         Some((first, end))
+    }
+
+    /// What this peer fetches from the origin, or may: what it has leases for, and what transfers that
+    /// began without a lease go on with. A supernode that does not know of it must be told.
+    pub fn claims(&self) -> Vec<(PieceIndex, Option<PieceIndex>)> {
+        let mut claims = self.leases.clone();
+        for run in &self.runs {
+            claims.insert(run.next, run.goal);
+        }
+        claims.iter().take(CLAIMS_MAX).collect()
     }
 
     /// Where the next decision will read beside the picker itself. For who drives so many pickers that

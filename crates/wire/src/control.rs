@@ -26,7 +26,9 @@ mod proto {
 
 pub use client::{ClientConfig, Control, ControlEvent};
 pub use decode::Invalid;
-pub use limits::{MAX_LABELS, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, MAX_RESOURCES, MAX_TEXT};
+pub use limits::{
+    MAX_LABELS, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, MAX_RESOURCES, MAX_SPANS, MAX_TEXT,
+};
 pub use serve::serve;
 pub use server::{Outbox, PATH, Service, SessionEvent, Sessions, service};
 

@@ -44,7 +44,7 @@ pub use http::{Answer, ask, begin_get, exchange, head_of_answer};
 pub use image::Image;
 pub use needs::{Need, missing};
 pub use nginx::{Nginx, Served};
-pub use origin::{Asked, Length, Origin, Script};
+pub use origin::{Asked, Length, Origin, Script, Validator};
 pub use page::Page;
 pub use peers::Peers;
 pub use podman::Podman;

@@ -37,6 +37,23 @@ pub struct Script {
     pub wants: Option<(String, String)>,
     /// Sends every request on to this URL (307).
     pub redirect: Option<String>,
+    /// How its answers say which version of the content they are of.
+    pub validator: Validator,
+    /// A value of `Authorization` with which GETs are refused, and HEADs are not: credentials that have
+    /// expired since somebody looked.
+    pub expired: Option<String>,
+}
+
+/// How an answer says which version of the content it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Validator {
+    /// A strong entity tag, another one for each version.
+    #[default]
+    Strong,
+    /// A weak entity tag, the same one for all versions.
+    Weak,
+    /// Not at all.
+    None,
 }
 
 /// How the end of a body is told.
@@ -67,7 +84,8 @@ pub struct Asked {
 }
 
 struct Shared {
-    content: Content,
+    /// The n-th GET is answered with the n-th version, each later one with the last.
+    versions: Vec<Content>,
     script: Script,
     state: Mutex<State>,
     changed: Condvar,
@@ -100,10 +118,24 @@ impl Origin {
     /// # Panics
     /// When it cannot listen.
     pub fn start_at(ip: IpAddr, content: &Content, script: Script) -> Self {
+        Self::serve(ip, std::slice::from_ref(content), script)
+    }
+
+    /// Serves these under every path, one after the other: the first GET is answered with the first,
+    /// the next one with the second, all later ones with the last.
+    ///
+    /// # Panics
+    /// When it cannot listen, or there is no version.
+    pub fn start_versions(versions: &[Content], script: Script) -> Self {
+        Self::serve(Ipv4Addr::LOCALHOST.into(), versions, script)
+    }
+
+    fn serve(ip: IpAddr, versions: &[Content], script: Script) -> Self {
+        assert!(!versions.is_empty(), "an origin needs a content");
         let listener = TcpListener::bind((ip, 0)).expect("a port for the origin");
         let addr = listener.local_addr().expect("the origin's address");
         let shared = Arc::new(Shared {
-            content: content.clone(),
+            versions: versions.to_vec(),
             script,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -136,7 +168,7 @@ impl Origin {
 
     /// The URL of its content as a registry's blob.
     pub fn blob_url(&self) -> String {
-        let digest = self.shared.content.sha256();
+        let digest = self.shared.versions[0].sha256();
         format!("http://{}/v2/x/blobs/sha256:{digest}", self.addr)
     }
 
@@ -186,6 +218,8 @@ struct Asking {
     range: Option<(u64, u64)>,
     /// Whether it lacks the header that is wanted.
     stranger: bool,
+    content: Content,
+    refused: bool,
 }
 
 impl Shared {
@@ -234,13 +268,17 @@ impl Shared {
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
-        let length = self.content.len();
-        let range = headers.get("range").and_then(|text| range(text, length));
-        let (first, end) = range.unwrap_or((0, length));
         let head = method == "HEAD";
         let stranger = (self.script.wants.iter())
             .any(|(name, value)| headers.get(name.as_str()) != Some(value));
         let mut state = self.state();
+        let before = state.asked.iter().filter(|asked| asked.method == "GET");
+        let before = before.count();
+        let content = self.versions[before.min(self.versions.len() - 1)].clone();
+        let length = content.len();
+        let range = headers.get("range").and_then(|text| range(text, length));
+        let (first, end) = range.unwrap_or((0, length));
+        let authorization = headers.get("authorization").cloned();
         state.asked.push(Asked {
             method,
             first,
@@ -253,6 +291,8 @@ impl Shared {
             head,
             range: range.filter(|_| !self.script.ignore_ranges),
             stranger,
+            content,
+            refused: !head && authorization.is_some() && authorization == self.script.expired,
         }))
     }
 
@@ -271,7 +311,12 @@ impl Shared {
             self.write(stream, head.as_bytes())?;
             return Ok(true);
         }
-        let length = self.content.len();
+        if asking.refused {
+            let refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+            self.write(stream, refusal)?;
+            return Ok(true);
+        }
+        let length = asking.content.len();
         let (first, end) = asking.range.unwrap_or((0, length));
         let mut head = String::new();
         if asking.range.is_none() {
@@ -293,7 +338,13 @@ impl Shared {
         if self.script.no_store {
             head += "Cache-Control: no-store\r\n";
         }
-        head += &format!("ETag: \"{}\"\r\n", &self.content.sha256()[..16]);
+        match self.script.validator {
+            Validator::Strong => {
+                head += &format!("ETag: \"{}\"\r\n", &asking.content.sha256()[..16]);
+            }
+            Validator::Weak => head += "ETag: W/\"1\"\r\n",
+            Validator::None => {}
+        }
         match self.script.length {
             Length::Declared => head += &format!("Content-Length: {}\r\n", end - first),
             Length::Chunked => head += "Transfer-Encoding: chunked\r\n",
@@ -304,7 +355,7 @@ impl Shared {
         if asking.head {
             return Ok(true);
         }
-        let complete = self.body(stream, asking.number, first, end)?;
+        let complete = self.body(stream, asking, first, end)?;
         if complete && self.script.length == Length::Chunked {
             self.write(stream, b"0\r\n\r\n")?;
         }
@@ -315,7 +366,7 @@ impl Shared {
     fn body(
         &self,
         stream: &mut TcpStream,
-        number: usize,
+        asking: &Asking,
         first: u64,
         end: u64,
     ) -> io::Result<bool> {
@@ -338,8 +389,8 @@ impl Shared {
                     stop = stop.min(cut);
                 }
             }
-            self.block(stream, &self.content.bytes()[at as usize..stop as usize])?;
-            self.state().asked[number].sent += stop - at;
+            self.block(stream, &asking.content.bytes()[at as usize..stop as usize])?;
+            self.state().asked[asking.number].sent += stop - at;
             if let Some(rate) = self.script.rate {
                 thread::sleep(Duration::from_secs_f64((stop - at) as f64 / rate as f64));
             }

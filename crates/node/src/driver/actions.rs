@@ -39,6 +39,7 @@ impl Driver {
                 if let Some(run) = self.runs.remove(&run) {
                     run.stop.cancel();
                     self.abandon_trusted(&run);
+                    self.transfer_was_stopped(&run);
                 }
             }
             Action::AskLease { piece, late } => {
@@ -236,6 +237,10 @@ impl Driver {
             {
                 RunSource::Open(learned.body)
             }
+            _ if self.is_single() => {
+                self.has_no_transfer(run, first);
+                return;
+            }
             (_, Some(source)) if source.allowed => RunSource::Request {
                 origin: self.ports.origin.clone(),
                 source,
@@ -256,6 +261,7 @@ impl Driver {
             budget: self.ports.store.budget().clone(),
             limits: self.handle.rates.download.clone(),
             commands: self.handle.commands.clone(),
+            received: self.origin_bytes.clone(),
             until,
             stop: stop.clone(),
         };

@@ -5,12 +5,31 @@ use super::*;
 impl Driver {
     pub(super) fn vouch(&mut self, digests: Vec<(PieceIndex, PieceDigest)>) {
         for (piece, digest) in digests {
+            if self.contradicts(piece, &digest) {
+                // What was handed over of it may belong to another version than the rest.
+                self.over = Some(error::two_versions(&self.url(), piece));
+                return;
+            }
             self.digests.insert(piece, digest);
             self.feed(Event::Vouched {
                 first: piece,
                 count: 1,
             });
         }
+    }
+
+    /// Whether a piece is known here by another digest, and its bytes were taken for right: evidence
+    /// that there are two versions of the content, or that somebody lies.
+    pub(super) fn contradicts(&self, piece: PieceIndex, digest: &PieceDigest) -> bool {
+        let other = self
+            .digests
+            .get(&piece)
+            .is_some_and(|known| known != digest);
+        let coming = || {
+            let slot = self.handle.pieces.slot(piece);
+            matches!(slot, Slot::Held(_) | Slot::Filling { trusted: true, .. })
+        };
+        other && coming()
     }
 
     pub(super) fn fetched(&mut self, attempt: AttemptId, buffer: Arc<PieceBuffer>) {

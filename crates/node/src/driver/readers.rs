@@ -173,7 +173,7 @@ impl Driver {
 
     pub(super) fn pulse(&mut self) {
         let in_flight: u64 = self.attempts.len() as u64;
-        let bytes = std::mem::take(&mut self.pulse_bytes);
+        let bytes = self.origin_bytes.swap(0, Ordering::Relaxed);
         tracing::trace!(task = ?self.handle.id, bytes, in_flight, "pulse");
         self.say(FromPeer::Pulse {
             task: self.handle.id,

@@ -30,7 +30,13 @@ impl Driver {
             }
             ToPeer::LeaseEnded { first, end, .. } => self.feed(Event::LeaseEnded { first, end }),
             ToPeer::Ended { length, .. } => self.ended(length),
-            ToPeer::Poisoned { .. } => self.poisoned = true,
+            ToPeer::Unobtainable { piece, .. } => self.unobtainable(piece),
+            ToPeer::Unlisted { .. } => {
+                // Nobody speaks for this task: it goes on as without a supernode.
+                self.registered = false;
+                self.feed(Event::SupernodeDown);
+            }
+            ToPeer::Poisoned { .. } => self.poisoned(),
             ToPeer::Unknown { .. } => self.resume(),
             ToPeer::Turn { turn, .. } => self.ports.store.turn(&self.handle.id, turn),
             ToPeer::Copies { pieces, copies, .. } => self.copies(pieces, copies),
@@ -41,6 +47,40 @@ impl Driver {
             | ToPeer::Measure { .. }
             | ToPeer::Refused { .. } => {}
         }
+    }
+
+    /// Somebody found that the whole has not the digest it is named by. Who has found that it has knows
+    /// better, and says again what it holds.
+    fn poisoned(&mut self) {
+        if self.handle.proven.load(Ordering::Relaxed) {
+            tracing::warn!(task = ?self.handle.id, "said to be wrong, and was found to be right here");
+            self.resume();
+        } else {
+            self.over = Some(error::poisoned());
+        }
+    }
+
+    /// Of a content that comes from a single transfer nobody has a piece, and nobody will.
+    fn unobtainable(&mut self, piece: PieceIndex) {
+        self.handle.broken.store(true, Ordering::Relaxed);
+        let error = self.is_over_at(piece);
+        for Told { reader, .. } in self.readers.values() {
+            if reader.next() <= piece && reader.end.is_none_or(|end| piece < end) {
+                reader.fail(error.clone());
+            }
+        }
+    }
+
+    /// The transfer that all of the content must come from is over, and did not bring this piece.
+    pub(super) fn is_over_at(&self, piece: PieceIndex) -> Error {
+        let position = self.handle.pieces.geometry().start(piece);
+        error::transfer_is_over(&self.url(), position)
+    }
+
+    /// The content's URL as it may be shown.
+    pub(super) fn url(&self) -> String {
+        let url = self.source().map(|source| display_url(source.url.as_str()));
+        url.unwrap_or_else(|| self.handle.shown.clone())
     }
 
     /// Who else has pieces that are held here, for the order in which they leave.
@@ -83,39 +123,46 @@ impl Driver {
             });
         }
         let (held, _, _) = self.handle.pieces.follow();
-        if !held.is_empty() {
+        self.say_held(held);
+        self.announcer.forget();
+    }
+
+    /// Says what is held, in as many messages as it takes.
+    fn say_held(&self, mut held: PieceSet) {
+        while !held.is_empty() {
             self.say(FromPeer::Have {
-                task,
-                gained: held.runs(),
+                task: self.handle.id,
+                gained: held.take_runs(PIECES_PER_MESSAGE),
                 lost: Vec::new(),
                 position: self.announcer.position(),
                 in_flight: 0,
                 reader_bound: false,
             });
         }
-        self.announcer.forget();
     }
 
     /// Tells a supernode that does not know us what we have.
     pub(super) fn resume(&mut self) {
-        let (held, _, _) = self.handle.pieces.follow();
+        let (mut held, _, _) = self.handle.pieces.follow();
         let resume = Resume {
             key: self.handle.key,
             task: self.handle.id,
             meta: self.meta(),
             resources: self.resources(),
-            held: held.runs(),
+            held: held.take_runs(PIECES_PER_MESSAGE),
             digests: self
                 .digests
                 .iter()
                 .map(|(&piece, &digest)| (piece, digest))
                 .collect(),
             position: self.announcer.position(),
+            leases: self.picker.claims(),
             shown: self.handle.shown.clone(),
         };
         self.announcer.forget();
         self.ports.control.send(FromPeer::Resume(resume));
         self.registered = true;
+        self.say_held(held);
     }
 
     /// What the content still stands behind, and what is said there of it. A version that something
@@ -135,8 +182,34 @@ impl Driver {
         self.handle.meta.read().clone()
     }
 
+    /// Whether all of the content must come from the transfer that began it.
+    pub(super) fn is_single(&self) -> bool {
+        self.handle.meta.read().generation == Generation::Transfer
+    }
+
+    /// The content's length is known. Where it is said to end before bytes that are here, or elsewhere
+    /// than it was said before, two contents were taken for one.
     pub(super) fn ended(&mut self, length: u64) {
-        if self.handle.pieces.geometry().length().is_none() {
+        let geometry = self.handle.pieces.geometry();
+        let after = geometry.piece_after(length);
+        let beyond = |piece: PieceIndex| {
+            let end = match self.handle.pieces.slot(piece) {
+                Slot::Held(buffer) => geometry.start(piece) + buffer.len() as u64,
+                _ => 0,
+            };
+            end > length
+        };
+        let (held, _, _) = self.handle.pieces.follow();
+        let longer = held
+            .iter()
+            .last()
+            .is_some_and(|last| last >= after || beyond(last));
+        let other = geometry.length().is_some_and(|known| known != length);
+        if longer || other {
+            self.over = Some(error::ends_elsewhere(&self.url(), length));
+            return;
+        }
+        if geometry.length().is_none() {
             self.handle.meta.write().length = Some(length);
             self.handle.pieces.ended(length);
             if let Some(pieces) = self.handle.pieces.geometry().pieces() {

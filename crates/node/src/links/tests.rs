@@ -79,6 +79,7 @@ fn task(commands: mpsc::Sender<Command>) -> TaskHandle {
         rates: TaskRates::default(),
         planned: Mutex::new(Planned::Unknown),
         proven: false.into(),
+        broken: false.into(),
         awaited: 0.into(),
         read_ahead: false.into(),
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pantala_core::{
-    Error, Geometry, Kind, ResourceKey, Who,
+    Error, Generation, Geometry, Kind, ResourceKey, Who,
     control::{FromPeer, Known, Learned, PeerAddr, ToPeer},
 };
 use pantala_window::{Config as WindowConfig, Picker, WindowSize};
@@ -61,7 +61,7 @@ impl Node {
         let solo = ports.control.control.is_none();
         let mut taken = None;
         let (handle, new) = ports.tasks.get_or_insert(known.task, || {
-            let geometry = Geometry::new(known.meta.length);
+            let geometry = Geometry::of(&known.meta);
             let (commands, receiver) = mpsc::channel(COMMANDS);
             taken = Some(receiver);
             Arc::new(TaskHandle {
@@ -76,21 +76,24 @@ impl Node {
                 rates: self.inner.rates.task(),
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
+                broken: false.into(),
                 awaited: 0.into(),
                 read_ahead: false.into(),
             })
         });
         handle.found_behind(key);
         if new && let Some(commands) = taken {
-            let ranges = known.meta.ranges;
+            let single_transfer = known.meta.generation == Generation::Transfer;
+            let movable = known.meta.ranges && !single_transfer;
             let piece_size = handle.pieces.geometry().piece_size();
             let config = WindowConfig {
                 window: match self.inner.config.window {
                     Some(pieces) => WindowSize::Static(pieces),
                     None => WindowConfig::default().window,
                 },
-                return_after: if solo || !ranges {
-                    // Nobody else would use the lease, or could without starting at byte 0.
+                return_after: if solo || !movable {
+                    // Nobody else would use the lease, or could without starting at byte 0, or has
+                    // the transfer that all must come from.
                     None
                 } else {
                     WindowConfig::default().return_after
@@ -99,6 +102,7 @@ impl Node {
                     .inner
                     .rates
                     .patience(WindowConfig::default().patience, piece_size),
+                single_transfer,
                 seed: rand::random(),
                 ..WindowConfig::default()
             };
@@ -204,6 +208,8 @@ impl Node {
             | ToPeer::Ended { task, .. }
             | ToPeer::Turn { task, .. }
             | ToPeer::Copies { task, .. }
+            | ToPeer::Unobtainable { task, .. }
+            | ToPeer::Unlisted { task }
             | ToPeer::Poisoned { task }
             | ToPeer::Unknown { task } => *task,
         };

@@ -6,7 +6,8 @@ use std::{
 };
 
 use pantala_core::{
-    ByteRange, Class, ContentDigest, ContentMeta, Error, Kind, ResourceKey, Result, TaskId, Who,
+    ByteRange, Class, ContentDigest, ContentMeta, Error, Generation, Geometry, Kind, ResourceKey,
+    Result, TaskId, Who,
     control::{FromPeer, Known, Learned, Register},
     display_url,
 };
@@ -47,6 +48,8 @@ impl Arrival {
 
 /// How long a reader waits for the first word of the supernode before it goes on without.
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
+/// How often a reader begins with a transfer that others began, until it has one of its own.
+const BEGINNINGS: usize = 4;
 /// Content named by its digest never changes.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The alignment of the first byte asked for when nobody knows yet how large pieces are.
@@ -70,11 +73,32 @@ impl Node {
     /// As [`Node::open`].
     pub async fn open_or_refusal(&self, request: ContentRequest) -> Result<Opened, Refused> {
         let asked = request.clone();
-        let opened = self.open_somehow(request).await?;
+        let opened = self.open_persistently(request).await?;
         if let Opened::Content(content) = &opened {
             self.read_ahead(&asked, content);
         }
         Ok(opened)
+    }
+
+    /// Opens content; where that comes from a single transfer, and the transfer is over before this
+    /// reader has a byte of it, the reader begins anew with the next answer of the origin.
+    async fn open_persistently(&self, request: ContentRequest) -> Result<Opened, Refused> {
+        for _ in 0..BEGINNINGS {
+            let mut opened = self.open_somehow(request.clone()).await?;
+            let Opened::Content(content) = &mut opened else {
+                return Ok(opened);
+            };
+            if content.meta.generation != Generation::Transfer {
+                return Ok(opened);
+            }
+            match content.stream.begins().await {
+                Err(error) if error.kind() == Kind::Changed => {
+                    tracing::info!(task = ?content.task, %error, "beginning anew");
+                }
+                _ => return Ok(opened),
+            }
+        }
+        self.direct(request).await
     }
 
     async fn open_somehow(&self, request: ContentRequest) -> Result<Opened, Refused> {
@@ -178,7 +202,10 @@ impl Node {
     ) -> Option<Result<Content>> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&key, now)?;
-        self.inner.ports.tasks.get(&standing.task)?;
+        let task = self.inner.ports.tasks.get(&standing.task)?;
+        if task.is_broken() {
+            return None;
+        }
         Some(self.attach(standing.task, standing.meta(now), request, opened, false))
     }
 
@@ -186,7 +213,10 @@ impl Node {
     /// origin has to say whether it still does.
     fn kept(&self, key: &ResourceKey) -> Option<Stale> {
         let standing = self.inner.ports.shelf.last(key)?;
-        self.inner.ports.tasks.get(&standing.task)?;
+        let task = self.inner.ports.tasks.get(&standing.task)?;
+        if task.is_broken() {
+            return None;
+        }
         let meta = standing.meta(Instant::now());
         Some((standing.task, Box::new(meta)))
     }
@@ -300,15 +330,18 @@ impl Node {
     async fn begin(
         &self,
         owed: Owed<'_>,
-        response: OriginResponse,
+        mut response: OriginResponse,
         request: ContentRequest,
         opened: Arrival,
     ) -> Result<Opened, Refused> {
         let key = owed.key;
         let mut meta = response.meta.clone();
+        meta.piece_size = Some(Geometry::of(&meta).piece_size());
         let task = match key::content(&request, &self.inner.config.filter_query) {
             Some(task) => {
                 meta.fresh_for = Some(FOR_EVER);
+                meta.generation = Generation::Digest;
+                response.body.named_by_digest();
                 // It may be had by whoever the origin would serve, and by nobody unasked.
                 meta.private |= !response.shareable;
                 task
@@ -330,7 +363,12 @@ impl Node {
         owed.say(Learned::Content { task, meta });
         if let Ok(content) = &content {
             let start = response.start;
-            let first = handle.pieces.geometry().piece_at(content.start);
+            // What no other transfer can bring is kept from this one's first byte on.
+            let from = match content.meta.generation {
+                Generation::Transfer => start,
+                Generation::Validators | Generation::Digest => content.start,
+            };
+            let first = handle.pieces.geometry().piece_at(from);
             let learned = Command::Learned {
                 first,
                 start,
@@ -491,7 +529,12 @@ impl Node {
             let length = task.meta.read().length;
             let (start, end) = bounds(request.range, length)?;
             let geometry = task.pieces.geometry();
-            let last = end.map(|end| geometry.piece_after(end));
+            // A transfer that no other can follow, and that brings the whole whatever was asked for, goes
+            // on for whoever comes next as long as this reader is there.
+            let goes_on = task.meta.read().generation == Generation::Transfer && !meta.ranges;
+            let last = end
+                .filter(|_| !goes_on)
+                .map(|end| geometry.piece_after(end));
             let reader = task.readers.open(
                 geometry.piece_at(start),
                 last,
@@ -529,6 +572,7 @@ impl Node {
             limit_rate: request.limit_rate,
             admission,
             memory: self.inner.config.memory,
+            learned,
             opened: opened.at,
             counted: opened.counted.clone(),
             tracker: ports.tracker.clone(),

@@ -60,6 +60,7 @@ fn add_task_of(server: &PeerServer, task: TaskId, count: u32, size: u64) {
             rates: TaskRates::default(),
             planned: Mutex::new(Planned::Unknown),
             proven: false.into(),
+            broken: false.into(),
             awaited: 0.into(),
             read_ahead: false.into(),
         })

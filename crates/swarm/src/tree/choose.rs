@@ -1,13 +1,19 @@
 //! Whom a peer is to hang below.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use pantala_core::PeerId;
 
-use super::{ADRIFT, Fit, Trees};
+use super::{ADRIFT, Fit, Node, Trees};
 use crate::place::{ALL, Group};
 
 /// Open slots that are looked at for one choice, from either end, before taste gives way to having a
 /// parent at all.
 pub(super) const LOOKS: usize = 64;
+
+/// Members that are looked at for one choice where no shelf has anybody for it. Identifiers are random,
+/// so that those are as good a sample as any.
+const SCANNED: usize = 1024;
 
 impl Trees {
     /// Gives a peer a parent in a stripe: near ones first, so that a group takes each piece in
@@ -156,9 +162,14 @@ impl Trees {
 
     /// Who feeds fewest of those that may be chosen; of those, who fits well. The first that feeds nobody
     /// and does ends the search: in a large swarm that is soon.
-    fn idlest(&self, may: impl Fn(PeerId) -> bool, fit: impl Fn(PeerId) -> Fit) -> Option<PeerId> {
+    fn idlest(
+        &self,
+        peer: PeerId,
+        may: impl Fn(PeerId) -> bool,
+        fit: impl Fn(PeerId) -> Fit,
+    ) -> Option<PeerId> {
         let mut best: Option<((usize, bool), PeerId)> = None;
-        for (&id, node) in self.nodes.iter() {
+        for (id, node) in self.sample(peer) {
             let load = self.load(id);
             let better = |key| best.is_none_or(|(least, _)| key < least);
             if node.barred || !better((load, false)) || !may(id) {
@@ -178,6 +189,16 @@ impl Trees {
         best.map(|(_, id)| id)
     }
 
+    /// Members from one on, all of them where there are few.
+    fn sample(&self, from: PeerId) -> impl Iterator<Item = (PeerId, &Node)> {
+        let after = self.nodes.range((Excluded(from), Unbounded));
+        let all = after.chain(self.nodes.range(..from)).take(SCANNED);
+        all.map(|(&id, node)| {
+            self.looked_at.set(self.looked_at.get() + 1);
+            (id, node)
+        })
+    }
+
     fn choose(
         &self,
         peer: PeerId,
@@ -193,7 +214,7 @@ impl Trees {
         };
         if self.barred(peer) {
             // It takes no slot: where there is most of an uplink left, though it may have to wait there.
-            let idle = self.idlest(|id| sound(&id) && self.is_in(id, group), &fit);
+            let idle = self.idlest(peer, |id| sound(&id) && self.is_in(id, group), &fit);
             if idle.is_some() {
                 return idle;
             }
@@ -206,10 +227,8 @@ impl Trees {
             return found;
         }
         let by_load = |may: &dyn Fn(PeerId) -> bool| {
-            self.nodes
-                .iter()
+            self.sample(peer)
                 .filter(|(_, node)| node.depth[stripe as usize] < ADRIFT)
-                .map(|(&id, node)| (id, node))
                 .filter(|(id, _)| sound(id) && may(*id))
                 .min_by_key(|(id, node)| (self.load(*id), node.depth[stripe as usize], node.seq))
                 .map(|(id, _)| id)
@@ -218,5 +237,7 @@ impl Trees {
             .or_else(|| open().find(sound))
             .or_else(|| by_load(&|id| !self.barred(id)))
             .or_else(|| by_load(&|_| true))
+            // Nobody is above it.
+            .or_else(|| self.root.filter(|&root| root != peer))
     }
 }

@@ -7,16 +7,17 @@ use std::{
 
 use bytes::Bytes;
 use pantala_core::{
-    ContentMeta, Error, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
+    ContentMeta, Error, Generation, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
-        Register, Resume, RoundTrip, ToPeer, Trouble,
+        PieceSpan, Register, Resume, RoundTrip, ToPeer, Trouble,
     },
+    is_piece_size,
 };
 use thiserror::Error;
 
 use super::{
-    limits::{Bounded, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, list},
+    limits::{Bounded, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, MAX_SPANS, list},
     proto,
 };
 
@@ -110,6 +111,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                     .into_iter()
                     .map(known_resource)
                     .collect::<Result<_, _>>()?,
+                leases: spans(m.leases)?,
             }),
             Kind::Learned(m) => FromPeer::Learned {
                 key: id("a key", &m.key)?,
@@ -232,6 +234,13 @@ impl TryFrom<proto::ToPeer> for ToPeer {
                 task: id("a task", &m.task)?,
                 turn: Turn::new(m.at, m.of),
             },
+            Kind::Unobtainable(m) => ToPeer::Unobtainable {
+                task: id("a task", &m.task)?,
+                piece: PieceIndex::new(m.piece),
+            },
+            Kind::Unlisted(m) => ToPeer::Unlisted {
+                task: id("a task", &m.task)?,
+            },
             Kind::Copies(m) => ToPeer::Copies {
                 task: id("a task", &m.task)?,
                 copies: match m.who() {
@@ -318,6 +327,11 @@ fn digests(
     Ok(pairs)
 }
 
+fn spans(list_of: Vec<proto::PieceSpan>) -> Result<Vec<PieceSpan>, Invalid> {
+    list("spans", list_of.len(), MAX_SPANS)?;
+    list_of.into_iter().map(|each| span(Some(each))).collect()
+}
+
 fn span(span: Option<proto::PieceSpan>) -> Result<(PieceIndex, Option<PieceIndex>), Invalid> {
     let proto::PieceSpan { first, end } = span.ok_or(Invalid::Missing("a span of pieces"))?;
     match end {
@@ -388,6 +402,11 @@ fn parents(parents: Option<proto::Parents>) -> Result<Parents, Invalid> {
 
 fn meta(meta: Option<proto::ContentMeta>) -> Result<ContentMeta, Invalid> {
     let meta = meta.ok_or(Invalid::Missing("metadata"))?;
+    let generation = match meta.generation() {
+        proto::Generation::Validators | proto::Generation::Unspecified => Generation::Validators,
+        proto::Generation::Digest => Generation::Digest,
+        proto::Generation::Transfer => Generation::Transfer,
+    };
     let header = |header: proto::Header| (header.name, header.value);
     Ok(ContentMeta {
         length: meta.length,
@@ -402,6 +421,8 @@ fn meta(meta: Option<proto::ContentMeta>) -> Result<ContentMeta, Invalid> {
         fresh_for: meta.fresh_for.map(duration).transpose()?,
         age: meta.age.map_or(Ok(Duration::ZERO), duration)?,
         private: meta.private,
+        generation,
+        piece_size: meta.piece_size.map(piece_size).transpose()?,
     })
 }
 
@@ -421,6 +442,16 @@ fn known_resource(resource: proto::KnownResource) -> Result<KnownResource, Inval
         key: id("a key", &resource.key)?,
         meta: meta(resource.meta)?,
     })
+}
+
+fn piece_size(size: u64) -> Result<u64, Invalid> {
+    match is_piece_size(size) {
+        true => Ok(size),
+        false => Err(Invalid::Range {
+            what: "the bytes of a piece",
+            value: size,
+        }),
+    }
 }
 
 fn known(known: proto::Known) -> Result<Known, Invalid> {

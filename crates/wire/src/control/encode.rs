@@ -7,10 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Who,
+    ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    Who,
     control::{
         Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
-        Register, Resume, RoundTrip, ToPeer, Trouble,
+        PieceSpan, Register, Resume, RoundTrip, ToPeer, Trouble,
     },
 };
 
@@ -156,6 +157,11 @@ impl From<ToPeer> for proto::ToPeer {
                 at: turn.at(),
                 of: turn.of(),
             }),
+            ToPeer::Unobtainable { task, piece } => Kind::Unobtainable(proto::Unobtainable {
+                task: task_bytes(&task),
+                piece: piece.get(),
+            }),
+            ToPeer::Unlisted { task } => Kind::Unlisted(task_only(&task)),
             ToPeer::Copies {
                 task,
                 pieces,
@@ -219,10 +225,7 @@ fn ended(task: &TaskId, length: u64) -> proto::Ended {
 fn span(task: &TaskId, first: PieceIndex, end: Option<PieceIndex>) -> proto::Span {
     proto::Span {
         task: task_bytes(task),
-        pieces: Some(proto::PieceSpan {
-            first: first.get(),
-            end: end.map(PieceIndex::get),
-        }),
+        pieces: Some(piece_span((first, end))),
     }
 }
 
@@ -288,6 +291,13 @@ fn meta(meta: ContentMeta) -> proto::ContentMeta {
         fresh_for: meta.fresh_for.map(duration),
         age: (!meta.age.is_zero()).then(|| duration(meta.age)),
         private: meta.private,
+        generation: match meta.generation {
+            Generation::Validators => proto::Generation::Validators,
+            Generation::Digest => proto::Generation::Digest,
+            Generation::Transfer => proto::Generation::Transfer,
+        }
+        .into(),
+        piece_size: meta.piece_size,
     }
 }
 
@@ -314,6 +324,7 @@ fn resume(resume: Resume) -> proto::Resume {
         digests: Some(digests(resume.digests)),
         position: resume.position.get(),
         shown: resume.shown,
+        leases: resume.leases.into_iter().map(piece_span).collect(),
         resources: resume.resources.into_iter().map(known_resource).collect(),
     }
 }
@@ -322,6 +333,13 @@ fn known_resource(resource: KnownResource) -> proto::KnownResource {
     proto::KnownResource {
         key: key_bytes(&resource.key),
         meta: Some(meta(resource.meta)),
+    }
+}
+
+fn piece_span((first, end): PieceSpan) -> proto::PieceSpan {
+    proto::PieceSpan {
+        first: first.get(),
+        end: end.map(PieceIndex::get),
     }
 }
 

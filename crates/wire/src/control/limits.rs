@@ -9,6 +9,8 @@ use super::Invalid;
 
 /// Runs or digests in one message: those of a content of 4 TiB.
 pub const MAX_PIECES: usize = 1 << 20;
+/// Spans of pieces that a peer says it fetches from the origin.
+pub const MAX_SPANS: usize = 64;
 /// Labels of a peer.
 pub const MAX_LABELS: usize = 64;
 /// Resources that one content stands behind.
@@ -60,6 +62,7 @@ impl Bounded for FromPeer {
                 list("resources", resume.resources.len(), MAX_RESOURCES)?;
                 let mut resources = resume.resources.iter();
                 resources.try_for_each(|resource| resource.meta.check())?;
+                list("spans", resume.leases.len(), MAX_SPANS)?;
                 resume.meta.check()
             }
             FromPeer::Learned { learned, .. } => match learned {
@@ -107,6 +110,8 @@ impl Bounded for ToPeer {
             | ToPeer::LeaseEnded { .. }
             | ToPeer::Ended { .. }
             | ToPeer::Poisoned { .. }
+            | ToPeer::Unobtainable { .. }
+            | ToPeer::Unlisted { .. }
             | ToPeer::Turn { .. }
             | ToPeer::Unknown { .. }
             | ToPeer::Changed { .. } => Ok(()),

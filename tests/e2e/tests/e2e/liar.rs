@@ -1,4 +1,5 @@
-//! A peer that says it has everything and sends wrong bytes.
+//! A peer made by hand, that says it has brought everything: one that sends wrong bytes, and one that
+//! is right about a content whose length nobody knew.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +30,7 @@ fn wrong_bytes_of_a_peer_reach_no_reader() {
     let content = Content::new(50, 12 * MIB);
     let origin = Origin::start(&content, Script::default());
     let supernode = Supernode::start();
-    let liar = Liar::start(&content, &origin.url(), supernode.addr());
+    let liar = ByHand::start(&content, &origin.url(), supernode.addr(), Says::Wrong);
 
     let mut peers = Peers::new();
     peers.start(3, &origin.url(), &supernode);
@@ -41,15 +42,48 @@ fn wrong_bytes_of_a_peer_reach_no_reader() {
     );
 }
 
-struct Liar {
+/// Who comes when the length of a large content is known cuts it as those who began without it.
+#[test]
+fn newcomers_ask_for_the_pieces_that_there_are() {
+    let content = Content::new(51, 4 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let supernode = Supernode::start();
+    // The beginning of a content of more than 1 GiB: pieces of such a length are of 2 MiB.
+    let says = Says::EndedAfter((1 << 30) + 1);
+    let holder = ByHand::start(&content, &origin.url(), supernode.addr(), says);
+
+    let mut peers = Peers::new();
+    let supernode = supernode.addr().to_string();
+    let flags = ["--supernode", &supernode, "--range", "0-4194303"];
+    peers.start_with(2, &origin.url(), &flags);
+    peers.assert_complete(0..2, &content);
+    assert!(holder.pieces_sent() >= 4);
+    assert_eq!(
+        origin.sent(),
+        0,
+        "an honest holder was not believed: {:?}",
+        origin.asked()
+    );
+}
+
+/// What the peer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// It sends one wrong bit in each piece.
+    Wrong,
+    /// It is right, and has found out where the content ends.
+    EndedAfter(u64),
+}
+
+struct ByHand {
     sent: Arc<AtomicUsize>,
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Liar {
+impl ByHand {
     /// Registers as somebody who has the whole content, with the right digests, and waits until
     /// the supernode takes it for that.
-    fn start(content: &Content, url: &str, supernode: SocketAddr) -> Self {
+    fn start(content: &Content, url: &str, supernode: SocketAddr, says: Says) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let sent = Arc::new(AtomicUsize::new(0));
         runtime.block_on(async {
@@ -58,11 +92,12 @@ impl Liar {
                 id: PeerId::from_bytes([0x66; 16]),
                 addr: listener.local_addr().unwrap(),
             };
-            let task = register(content, url, supernode, me).await;
+            let task = register(content, url, supernode, me, says).await;
             let (content, sent) = (content.clone(), sent.clone());
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(lie(stream, me.id, task, content.clone(), sent.clone()));
+                    let (content, sent) = (content.clone(), sent.clone());
+                    tokio::spawn(serve(stream, me.id, task, content, sent, says));
                 }
             });
         });
@@ -78,7 +113,13 @@ impl Liar {
 }
 
 /// Says that it learned the content and brought all of it from the origin.
-async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerAddr) -> TaskId {
+async fn register(
+    content: &Content,
+    url: &str,
+    supernode: SocketAddr,
+    me: PeerAddr,
+    says: Says,
+) -> TaskId {
     let hello = Hello {
         peer: me,
         labels: Vec::new(),
@@ -87,7 +128,7 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
     let (control, mut events) = Control::start(config, CancellationToken::new());
     let key = ResourceKey::of_url(url, b"", Class::Anonymous);
     let meta = ContentMeta {
-        length: Some(content.len()),
+        length: (says == Says::Wrong).then_some(content.len()),
         validators: Validators {
             // The scripted origin's.
             etag: Some(format!("\"{}\"", &content.sha256()[..16])),
@@ -121,6 +162,9 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
                         digest
                     }));
                 }
+                if let Says::EndedAfter(length) = says {
+                    assert!(control.send(FromPeer::Ended { task, length }));
+                }
                 assert!(control.send(FromPeer::Have {
                     task,
                     gained: vec![(PieceIndex::new(0), pieces.len() as u32)],
@@ -153,13 +197,14 @@ async fn register(content: &Content, url: &str, supernode: SocketAddr, me: PeerA
     task
 }
 
-/// Serves one child: every piece, complete, with one wrong bit in each.
-async fn lie(
+/// Serves one child: every piece, complete.
+async fn serve(
     stream: TcpStream,
     me: PeerId,
     task: TaskId,
     content: Content,
     sent: Arc<AtomicUsize>,
+    says: Says,
 ) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read);
@@ -185,7 +230,7 @@ async fn lie(
                 let all: Vec<&[u8]> = content.bytes().chunks(MIB).collect();
                 let mut wrong = all[piece.get() as usize].to_vec();
                 let last = wrong.len() - 1;
-                wrong[last] ^= 1;
+                wrong[last] ^= u8::from(says == Says::Wrong);
                 for block in wrong[offset as usize..].chunks(64 << 10) {
                     out.extend_from_slice(&data_header(request, block.len()));
                     out.extend_from_slice(block);

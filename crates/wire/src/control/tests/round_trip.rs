@@ -4,8 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use pantala_core::{
-    ContentMeta, Error, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Turn,
-    Validators, Who,
+    ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    Turn, Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
         Register, Resume, RoundTrip, ToPeer, Trouble,
@@ -71,14 +71,23 @@ fn meta() -> impl Strategy<Value = ContentMeta> {
     let text = || option::of(any::<String>());
     let freshness = option::of((any::<u64>(), 0..1_000_000_000u32));
     let age = (any::<u64>(), 0..1_000_000_000u32);
-    let rest = (texts(), freshness, age, any::<bool>(), any::<bool>());
+    let generation = prop_oneof![
+        Just(Generation::Validators),
+        Just(Generation::Digest),
+        Just(Generation::Transfer),
+    ];
+    let cut = (
+        generation,
+        option::of((20..=22u32).prop_map(|shift| 1 << shift)),
+    );
+    let rest = (texts(), freshness, age, any::<bool>(), any::<bool>(), cut);
     (
         option::of(any::<u64>()),
         [text(), text(), text(), text()],
         rest,
     )
         .prop_map(
-            |(length, texts, (headers, fresh_for, age, ranges, private))| {
+            |(length, texts, (headers, fresh_for, age, ranges, private, cut))| {
                 let [etag, last_modified, content_type, content_encoding] = texts;
                 ContentMeta {
                     length,
@@ -93,6 +102,8 @@ fn meta() -> impl Strategy<Value = ContentMeta> {
                     fresh_for: fresh_for.map(|(seconds, nanos)| Duration::new(seconds, nanos)),
                     age: Duration::new(age.0, age.1),
                     private,
+                    generation: cut.0,
+                    piece_size: cut.1,
                 }
             },
         )
@@ -186,7 +197,13 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
     let resources = vec((key(), meta()), 0..3);
     let resume = (
         (key(), task(), meta(), resources),
-        (runs(), digests(), piece(), any::<String>()),
+        (
+            runs(),
+            digests(),
+            piece(),
+            any::<String>(),
+            vec(span().prop_map(|(_, first, end)| (first, end)), 0..4),
+        ),
     );
     let have = (task(), runs(), runs(), piece(), any::<u64>(), any::<bool>());
     let corrupt = Trouble::Corrupt {
@@ -201,7 +218,7 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
             content
         })),
         resume.prop_map(
-            |((key, task, meta, resources), (held, digests, position, shown))| {
+            |((key, task, meta, resources), (held, digests, position, shown, leases))| {
                 FromPeer::Resume(Resume {
                     key,
                     task,
@@ -213,6 +230,7 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
                     held,
                     digests,
                     position,
+                    leases,
                     shown,
                 })
             }
@@ -278,6 +296,8 @@ fn to_peer() -> impl Strategy<Value = ToPeer> {
         task().prop_map(|task| ToPeer::Poisoned { task }),
         task().prop_map(|task| ToPeer::Unknown { task }),
         key().prop_map(|key| ToPeer::Changed { key }),
+        task().prop_map(|task| ToPeer::Unlisted { task }),
+        (task(), piece()).prop_map(|(task, piece)| ToPeer::Unobtainable { task, piece }),
         (task(), any::<u32>(), any::<u32>()).prop_map(|(task, at, of)| ToPeer::Turn {
             task,
             turn: Turn::new(at, of)
