@@ -68,8 +68,10 @@ impl Driver {
                 reader: ReaderId(id),
             });
         }
+        // What a reader needs next and no other transfer could bring again stays, whether it rests or not.
+        let may_rest = !self.is_single();
         for (id, reader) in now {
-            let (next, rests) = (reader.next(), reader.rests());
+            let (next, rests) = (reader.next(), may_rest && reader.rests());
             let Some(told) = self.readers.get_mut(&id) else {
                 self.opened(id, reader);
                 continue;
