@@ -115,8 +115,10 @@ pub enum Learned {
 pub enum Trouble {
     /// It does not deliver in time.
     Slow,
-    /// It cannot be reached.
+    /// The link to it broke.
     Gone,
+    /// No link to it could be made: whatever it holds, this child cannot have it.
+    Unreachable,
     /// It sent wrong bytes.
     Corrupt {
         /// Of which piece.
@@ -196,6 +198,18 @@ pub enum FromPeer {
         first: PieceIndex,
         /// The piece after the last, or to the end.
         end: Option<PieceIndex>,
+    },
+    /// The transfer from the origin failed under the peer's lease, which it gives back from this
+    /// piece on. Whether somebody else has a better way there is for the supernode to find out.
+    OriginFailed {
+        /// Of which task.
+        task: TaskId,
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+        /// What the origin said or did.
+        error: Error,
     },
     /// A lease holder's reader has no room for more: somebody else may have the lease from here on.
     /// The holder goes on with it until it is told that it is over.
@@ -365,6 +379,14 @@ pub enum ToPeer {
     Unlisted {
         /// Which task.
         task: TaskId,
+    },
+    /// The origin does not serve, or asks not to be asked for a while: whoever needs a piece that
+    /// nobody has need not wait for it.
+    OriginFailed {
+        /// Of which task.
+        task: TaskId,
+        /// What the origin said to, or did with, whoever asked.
+        error: Error,
     },
     /// The content is wrong: nobody may have it.
     Poisoned {

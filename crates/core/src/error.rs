@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Whose fault it was. The policy follows from this, never from a message's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,7 +77,11 @@ struct Inner {
     what: String,
     hint: Option<String>,
     retry: bool,
+    pause: Option<Duration>,
 }
+
+/// The longest pause that an origin can ask for.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A result whose error says who failed.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -98,6 +102,7 @@ impl Error {
                 what: what.into(),
                 hint: None,
                 retry,
+                pause: None,
             }),
         }
     }
@@ -111,6 +116,13 @@ impl Error {
     /// Overrides whether the same request may succeed later.
     pub fn retryable(mut self, retry: bool) -> Self {
         self.inner.retry = retry;
+        self
+    }
+
+    /// Adds for how long the origin asked to be left alone (`Retry-After`), a day at most. It is
+    /// asked by nobody before.
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.inner.pause = Some(pause.min(PAUSE_MAX));
         self
     }
 
@@ -132,6 +144,11 @@ impl Error {
     /// What the user can do about it.
     pub fn advice(&self) -> Option<&str> {
         self.inner.hint.as_deref()
+    }
+
+    /// For how long the origin asked to be left alone, counted from when it said so.
+    pub fn pause(&self) -> Option<Duration> {
+        self.inner.pause
     }
 
     /// Whether the same request may succeed later.

@@ -6,6 +6,8 @@ use crate::ContentMeta;
 pub const MIN_PIECE: u64 = 1 << 20;
 /// The largest piece.
 pub const MAX_PIECE: u64 = 4 << 20;
+/// The longest content that is shared: as many of the largest pieces as account is kept of, 16 TiB.
+pub const MAX_LENGTH: u64 = MAX_PIECE << 22;
 /// The largest block: what one socket read brings, the unit of relay.
 pub const BLOCK_MAX: usize = 256 << 10;
 
@@ -145,7 +147,7 @@ impl Geometry {
     /// How many pieces there are, when the length is known.
     pub fn pieces(&self) -> Option<u32> {
         self.length
-            .map(|length| length.div_ceil(self.piece_size()) as u32)
+            .map(|length| index(length.div_ceil(self.piece_size())))
     }
 
     /// Whether the content has this piece, or may have it while the length is unknown.
@@ -169,13 +171,18 @@ impl Geometry {
 
     /// The piece that has the byte at `offset`.
     pub fn piece_at(&self, offset: u64) -> PieceIndex {
-        PieceIndex::new((offset >> self.shift) as u32)
+        PieceIndex::new(index(offset >> self.shift))
     }
 
     /// The piece after the last that bytes before `end` lie in.
     pub fn piece_after(&self, end: u64) -> PieceIndex {
-        PieceIndex::new(end.div_ceil(self.piece_size()) as u32)
+        PieceIndex::new(index(end.div_ceil(self.piece_size())))
     }
+}
+
+/// A piece's number, or the last there can be.
+fn index(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -226,6 +233,17 @@ mod tests {
     fn a_range_is_never_reversed() {
         assert!(ByteRange::new(5, Some(4)).is_none());
         assert!(ByteRange::new(5, Some(5)).is_some());
+    }
+
+    #[test]
+    fn lengths_beyond_all_bounds_do_not_wrap() {
+        for length in [MAX_LENGTH + 1, 1 << 54, (1 << 54) + 1, u64::MAX] {
+            let g = Geometry::new(Some(length));
+            assert!(g.pieces().unwrap() >= 1 << 22 && g.has(PieceIndex::new(0)));
+            assert_eq!(g.size(PieceIndex::new(0)), MAX_PIECE);
+            assert!(g.piece_at(length - 1) >= PieceIndex::new(1 << 22));
+        }
+        assert_eq!(Geometry::new(Some(MAX_LENGTH)).pieces(), Some(1 << 22));
     }
 
     proptest! {

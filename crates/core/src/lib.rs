@@ -22,7 +22,7 @@ pub use digest::{ContentDigest, ContentHasher, DigestParseError, PieceDigest};
 pub use error::{Error, Kind, Result, Who};
 pub use flat::Flat;
 pub use geometry::{
-    BLOCK_MAX, ByteRange, Geometry, MAX_PIECE, MIN_PIECE, PieceIndex, is_piece_size,
+    BLOCK_MAX, ByteRange, Geometry, MAX_LENGTH, MAX_PIECE, MIN_PIECE, PieceIndex, is_piece_size,
 };
 pub use id::{Class, IdParseError, PeerId, ResourceKey, TaskId, display_url};
 pub use meta::{ContentMeta, Generation, HEADER_BYTES_MAX, HEADER_LINES_MAX, Validators};

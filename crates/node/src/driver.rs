@@ -54,6 +54,8 @@ use crate::{
 /// anybody: orders go out by `try_send`, whatever takes time runs in a task of its own.
 pub(crate) struct Driver {
     pub handle: Arc<TaskHandle>,
+    /// Dropped with the driver, whatever ends it.
+    _leftovers: Leftovers,
     pub commands: mpsc::Receiver<Command>,
     pub picker: Picker,
     pub ports: Ports,
@@ -77,8 +79,6 @@ pub(crate) struct Driver {
     /// supernode says what it really has.
     assumed: Option<Assumed>,
     last_origin_error: Option<Error>,
-    /// How often the origin has refused this peer since it brought a piece.
-    refusals: u32,
     /// A piece that has no source though the origin may not be asked, and since when.
     sourceless: Option<(PieceIndex, Instant)>,
     /// Requests that were refused because their parent has too much to do.
@@ -131,6 +131,26 @@ struct Told {
     reader: Arc<Reader>,
     next: PieceIndex,
     rests: bool,
+}
+
+/// What must not be left of a task when its driver is no more, not even when it panicked: nobody
+/// else would bring its readers another byte, or tell them so.
+struct Leftovers {
+    handle: Arc<TaskHandle>,
+    tasks: Arc<Tasks>,
+    store: Store,
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        // A task of the same name may be there again.
+        let own = |task: &TaskHandle| std::ptr::eq(task, &*self.handle);
+        if self.tasks.remove_if(&self.handle.id, own) {
+            self.store.remove(&self.handle.id);
+        }
+        // Where the driver has told its readers a reason, that one holds.
+        self.handle.readers.fail(&error::abandoned());
+    }
 }
 
 struct Attempt {
@@ -201,6 +221,8 @@ const CONFIRM: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a reader who may not ask the origin waits for a peer that has the next piece.
 const NOBODY: Duration = Duration::from_secs(5);
+/// The longest pause that an origin can ask for in the middle of a content and have its readers wait.
+const PAUSE: Duration = Duration::from_secs(10);
 /// What a peer may claim of content whose length is unknown: 16 TiB of the smallest pieces.
 const PIECES_MAX: u32 = 1 << 24;
 
@@ -214,8 +236,14 @@ impl Driver {
     ) -> Self {
         let (_, _, news) = handle.pieces.follow();
         let announcer = Announcer::new(handle.id);
+        let leftovers = Leftovers {
+            handle: handle.clone(),
+            tasks: ports.tasks.clone(),
+            store: ports.store.clone(),
+        };
         let mut driver = Self {
             handle,
+            _leftovers: leftovers,
             commands,
             picker,
             ports,
@@ -234,7 +262,6 @@ impl Driver {
             learned: None,
             assumed: None,
             last_origin_error: None,
-            refusals: 0,
             sourceless: None,
             busy: Vec::new(),
             counter: 0,
@@ -487,7 +514,6 @@ impl Driver {
                     self.over = Some(error::two_versions(&self.url(), piece));
                     return;
                 }
-                self.refusals = 0;
                 self.digests.insert(piece, digest);
                 self.feed(Event::Vouched {
                     first: piece,
@@ -532,3 +558,6 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 use pantala_core::{Error, Kind, PieceIndex, Who};
 
+/// What brings a content's pieces is gone, by a defect of ours.
+pub(crate) fn abandoned() -> Error {
+    let what = "what brought this content has failed";
+    Error::new(Who::Us, Kind::Internal, what).hint("read it again, and report what the log says")
+}
+
 /// This peer is stopping.
 pub(crate) fn stopping() -> Error {
     Error::new(Who::Us, Kind::Cancelled, "this peer is stopping")

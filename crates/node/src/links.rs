@@ -4,9 +4,7 @@ use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Error, Kind, PeerId, PieceIndex, Result, TaskId, Who, control::PeerAddr};
 use pantala_store::{PieceWriter, TaskPieces};
 use pantala_window::{AttemptId, Failure};
-use pantala_wire::link::{
-    BACKGROUND, DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent,
-};
+use pantala_wire::link::{DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent};
 use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
@@ -86,11 +84,13 @@ enum Order {
         attempt: AttemptId,
         task: TaskId,
     },
+    AskWhetherThere,
 }
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A parent that says nothing at all for so long, though it was asked, is gone.
-const SILENCE: Duration = Duration::from_secs(10);
+/// A parent that says nothing at all for so long, though it was asked for something, is asked whether
+/// it is there. If it says nothing for as long again it is gone.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long a link is kept that no task uses.
 const UNUSED: Duration = Duration::from_secs(10);
 /// Orders that may wait for a link to be written to; when there are more the parent counts as busy.
@@ -185,10 +185,17 @@ impl Links {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Follow { task, commands } => {
-                    state.inner.lock().followers.insert(task, commands);
+                    let follower = Follower {
+                        commands,
+                        told: false,
+                    };
+                    state.inner.lock().followers.insert(task, follower);
                 }
                 Order::Want(want) => fail(want, Failure::Gone).await,
-                Order::Unfollow { .. } | Order::Urge { .. } | Order::Cancel { .. } => {}
+                Order::Unfollow { .. }
+                | Order::Urge { .. }
+                | Order::Cancel { .. }
+                | Order::AskWhetherThere => {}
             }
         }
         let Inner {
@@ -199,7 +206,7 @@ impl Links {
         for (_, want) in requests {
             fail(want, Failure::Gone).await;
         }
-        for (_, commands) in followers {
+        for Follower { commands, .. } in followers.into_values() {
             let down = Command::LinkDown {
                 peer: parent.id,
                 error: ended.clone(),
@@ -291,15 +298,31 @@ impl Links {
         state: &LinkState,
         reader: &mut FrameReader<OwnedReadHalf>,
     ) -> Error {
+        let mut asked = false;
         loop {
-            let incoming = tokio::time::timeout(SILENCE, reader.from_parent());
+            let greeted = state.inner.lock().greeted.is_some();
+            let patience = if greeted { SILENCE } else { DIAL_TIMEOUT };
+            let incoming = tokio::time::timeout(patience, reader.from_parent());
             let incoming = match incoming.await {
-                Ok(Ok(Some(incoming))) => incoming,
+                Ok(Ok(Some(incoming))) => {
+                    asked = false;
+                    incoming
+                }
                 Ok(Ok(None)) => {
                     return Error::new(Who::Peer, Kind::Unreachable, "closed the connection");
                 }
                 Ok(Err(error)) => return error,
+                // Something accepts connections there, but no peer that lives.
+                Err(_) if !greeted => {
+                    return Error::new(Who::Peer, Kind::Timeout, "does not greet");
+                }
                 Err(_) if !state.is_waiting() => continue,
+                // A parent that lives has good reasons to send nothing for long: it waits itself, or
+                // serves others before what nobody waits for.
+                Err(_) if !std::mem::replace(&mut asked, true) => {
+                    let _ = handle.orders.try_send(Order::AskWhetherThere);
+                    continue;
+                }
                 Err(_) => return Error::new(Who::Peer, Kind::Timeout, "went silent"),
             };
             let handled = match incoming {
@@ -376,7 +399,9 @@ impl Links {
                 let followers = {
                     let mut inner = state.inner.lock();
                     inner.greeted = Some(handle.clone());
-                    inner.followers.values().cloned().collect::<Vec<_>>()
+                    let followers = inner.followers.values_mut();
+                    let untold = followers.filter(|follower| !follower.told);
+                    untold.map(Follower::tell).collect::<Vec<_>>()
                 };
                 for commands in followers {
                     let _ = commands
@@ -386,6 +411,7 @@ impl Links {
                         .await;
                 }
             }
+            ToChild::Here => {}
             ToChild::Holds { task, runs } => {
                 state.tell(task, Command::Holds { peer, runs }).await;
             }
@@ -493,7 +519,7 @@ struct Inner {
     /// The request a block is being read for now: it is not among the others meanwhile.
     reading: Option<Reading>,
     numbers: HashMap<(TaskId, AttemptId), u32>,
-    followers: HashMap<TaskId, mpsc::Sender<Command>>,
+    followers: HashMap<TaskId, Follower>,
     /// Set once the parent has said who it is.
     greeted: Option<LinkHandle>,
 }
@@ -515,17 +541,32 @@ impl Inner {
     }
 }
 
+/// Who wants news of a task.
+struct Follower {
+    commands: mpsc::Sender<Command>,
+    /// Whether it knows of the link: news mean nothing to it before.
+    told: bool,
+}
+
+impl Follower {
+    /// Where it is to be told of the link.
+    fn tell(&mut self) -> mpsc::Sender<Command> {
+        self.told = true;
+        self.commands.clone()
+    }
+}
+
 impl LinkState {
     fn carry_out(&self, order: Order, next_request: &mut u32, out: &mut BytesMut) {
         let mut inner = self.inner.lock();
         match order {
             Order::Follow { task, commands } => {
-                if let Some(link) = inner.greeted.clone() {
-                    // A full channel means a driver that is hopelessly behind: it will see the
-                    // news that follow.
-                    let _ = commands.try_send(Command::LinkUp { link });
-                }
-                inner.followers.insert(task, commands);
+                // A driver whose channel is full is told with the first news of the task.
+                let told = inner
+                    .greeted
+                    .clone()
+                    .is_some_and(|link| commands.try_send(Command::LinkUp { link }).is_ok());
+                inner.followers.insert(task, Follower { commands, told });
                 ToParent::Follow { task }.encode(out);
             }
             Order::Unfollow { task } => {
@@ -572,6 +613,7 @@ impl LinkState {
                     ToParent::Cancel { request }.encode(out);
                 }
             }
+            Order::AskWhetherThere => ToParent::AreYouThere.encode(out),
         }
         let Inner {
             requests, numbers, ..
@@ -607,18 +649,29 @@ impl LinkState {
         inner.followers.is_empty() && inner.requests.is_empty()
     }
 
-    /// Whether a word of the parent is due. Background may wait for ever while others are served.
+    /// Whether a word of the parent is due.
     fn is_waiting(&self) -> bool {
-        let inner = self.inner.lock();
-        let mut wants = inner.requests.values();
-        wants.any(|want| want.urgency & BACKGROUND == 0)
+        !self.inner.lock().requests.is_empty()
     }
 
+    /// Gives news to a task's follower, which is told of the link before if it was not yet.
     async fn tell(&self, task: TaskId, command: Command) {
-        let follower = self.inner.lock().followers.get(&task).cloned();
-        if let Some(commands) = follower {
-            let _ = commands.send(command).await;
+        let (commands, up) = {
+            let mut inner = self.inner.lock();
+            let greeted = inner.greeted.clone();
+            let Some(follower) = inner.followers.get_mut(&task) else {
+                return;
+            };
+            let up = greeted.filter(|_| !follower.told);
+            if !follower.told && up.is_none() {
+                return;
+            }
+            (follower.tell(), up)
+        };
+        if let Some(link) = up {
+            let _ = commands.send(Command::LinkUp { link }).await;
         }
+        let _ = commands.send(command).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The node: what it is set up with, its start and its stop, and what it shows of itself.
 
 mod admission;
+mod fits;
 mod heard;
 mod open;
 mod request;

@@ -376,6 +376,7 @@ impl Child<'_> {
                     }
                 }
             }
+            ToParent::AreYouThere => ToChild::Here.encode(&mut self.out),
             ToParent::Cancel { request } => {
                 self.requests.retain(|found| found.number != request);
                 self.leave_slot(request);

@@ -113,6 +113,9 @@ pub(crate) fn status(
     }
     if matches!(code, 429 | 503) {
         failure.retry_after = retry_after(headers);
+        if let Some(pause) = failure.retry_after {
+            failure.error = failure.error.retry_after(pause);
+        }
     }
     failure
 }

@@ -139,7 +139,9 @@ impl World {
                 let host = self.seats[s as usize].host;
                 self.report_to_swarm(host, message);
             }
-            Action::GiveUp => panic!("a picker gave up, though the origin never fails here"),
+            Action::GiveUp | Action::BlameOrigin { .. } => {
+                panic!("a picker gave up, though the origin never fails here")
+            }
         }
     }
 

@@ -138,6 +138,7 @@ impl World {
             | ToPeer::Lease { task, .. }
             | ToPeer::LeaseEnded { task, .. }
             | ToPeer::Ended { task, .. }
+            | ToPeer::OriginFailed { task, .. }
             | ToPeer::Turn { task, .. }
             | ToPeer::Copies { task, .. }
             | ToPeer::Poisoned { task }
@@ -196,6 +197,7 @@ impl World {
                     .copies(task, &pieces, copies);
             }
             ToPeer::Ended { .. }
+            | ToPeer::OriginFailed { .. }
             | ToPeer::Poisoned { .. }
             | ToPeer::Unobtainable { .. }
             | ToPeer::Unlisted { .. }

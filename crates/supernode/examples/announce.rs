@@ -72,7 +72,13 @@ async fn announce(id: u64, burst: u64, supernode: String, until: Instant) -> u64
     let cancel = CancellationToken::new();
     let config = ClientConfig::new(vec![supernode], hello);
     let (control, mut events) = Control::start(config, cancel.clone());
-    assert!(matches!(events.recv().await, Some(ControlEvent::Up { .. })));
+    loop {
+        match events.recv().await {
+            Some(ControlEvent::Dialled) => {}
+            Some(ControlEvent::Up { .. }) => break,
+            other => panic!("not up but {other:?}"),
+        }
+    }
     let (shared, own) = (key(2 * id as u8), key(2 * id as u8 + 1));
     let task = TaskId::from_bytes([id as u8; 32]);
     let meta = ContentMeta {

@@ -65,7 +65,12 @@ impl Peer {
     }
 
     async fn event(&mut self) -> ControlEvent {
-        soon(self.events.recv()).await.expect("the client lives")
+        loop {
+            match soon(self.events.recv()).await.expect("the client lives") {
+                ControlEvent::Dialled => {}
+                event => return event,
+            }
+        }
     }
 
     async fn message(&mut self) -> ToPeer {
@@ -228,7 +233,7 @@ async fn a_peer_that_comes_back_is_not_taken_for_gone() {
             ControlEvent::Up { .. } => {
                 new.control.send(register());
             }
-            ControlEvent::Down { .. } | ControlEvent::Message(_) => {}
+            ControlEvent::Dialled | ControlEvent::Down { .. } | ControlEvent::Message(_) => {}
         }
     }
     let figures = get(place, "/metrics").await;

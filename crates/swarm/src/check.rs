@@ -19,7 +19,7 @@ impl Task {
         let overlap = |a: &Lease, b: &Lease| {
             a.end.is_none_or(|end| b.first < end) && b.end.is_none_or(|end| a.first < end)
         };
-        let leases: Vec<&Lease> = self.leases.iter().collect();
+        let leases: Vec<&Lease> = self.leases.iter().filter(|lease| !lease.alone).collect();
         leases.iter().enumerate().all(|(at, a)| {
             let later = leases[at + 1..].iter();
             later

@@ -11,6 +11,7 @@ use pantala_core::{
 };
 
 use crate::{
+    outage::{Outage, Verdict},
     resource::{Learning, Resource, Standing, Waiting},
     swarm::Swarm,
     task::Task,
@@ -56,6 +57,10 @@ impl Swarm {
             }
             Some(Resource::Unshareable { until }) if self.now < *until => {
                 self.send(peer, ToPeer::Direct { key });
+            }
+            Some(Resource::Paused { error, until }) if self.now < *until => {
+                let error = error.clone();
+                self.send(peer, ToPeer::Refused { key, error });
             }
             Some(Resource::Known(standing)) if self.tasks.contains_key(&standing.task) => {
                 let task = standing.task;
@@ -120,6 +125,7 @@ impl Swarm {
             changed: false,
             waiting,
             holder: holder.clone(),
+            outage: Outage::default(),
         };
         self.send(holder.peer, ToPeer::Learn { key, stale });
         self.resources.insert(key, Resource::Learning(learning));
@@ -175,18 +181,28 @@ impl Swarm {
 
     pub(crate) fn learned(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
         self.forget_learning(peer, key);
-        let (holder, waiting, stale, changed) = match self.resources.remove(&key) {
-            Some(Resource::Learning(learning)) if learning.holder.peer == peer => (
-                learning.holder,
-                learning.waiting,
-                learning.stale,
-                learning.changed,
-            ),
+        let (holder, waiting, stale, changed, outage) = match self.resources.remove(&key) {
+            Some(Resource::Learning(learning)) if learning.holder.peer == peer => {
+                let Learning {
+                    holder,
+                    stale,
+                    changed,
+                    waiting,
+                    outage,
+                } = learning;
+                (holder, waiting, stale, changed, outage)
+            }
             // Another peer asks by now, because this one seemed to be gone: a good answer is as good
             // for all who wait, and the other goes on by itself.
             Some(Resource::Learning(learning)) if self.is_answer(peer, &learned) => {
                 let holder = Waiting { peer, start: 0 };
-                (holder, learning.waiting, None, learning.changed)
+                let Learning {
+                    waiting,
+                    changed,
+                    outage,
+                    ..
+                } = learning;
+                (holder, waiting, None, changed, outage)
             }
             other => {
                 if let Some(other) = other {
@@ -219,7 +235,7 @@ impl Swarm {
                     self.send(reader.peer, ToPeer::Direct { key });
                 }
             }
-            Learned::Failed { error } => self.refuse(key, stale, waiting, &error),
+            Learned::Failed { error } => self.refuse(key, stale, waiting, outage, &error),
         }
     }
 
@@ -310,7 +326,7 @@ impl Swarm {
                 self.know(key, task, meta);
                 self.admit_all(&waiting, key, task);
             }
-            Some(Resource::Unshareable { .. }) => {}
+            Some(Resource::Unshareable { .. } | Resource::Paused { .. }) => {}
         }
     }
 
@@ -328,7 +344,7 @@ impl Swarm {
                     }
                 }
                 Resource::Learning(learning) => learning.changed = true,
-                Resource::Known(_) | Resource::Unshareable { .. } => {}
+                Resource::Known(_) | Resource::Unshareable { .. } | Resource::Paused { .. } => {}
             }
         }
         told.remove(&peer);
@@ -357,18 +373,31 @@ impl Swarm {
         key: ResourceKey,
         stale: Option<TaskId>,
         waiting: VecDeque<Waiting>,
+        mut outage: Outage,
         error: &Error,
     ) {
+        let (now, rest) = (self.now, self.config.lease_timeout);
+        let private = key.class() == Class::Credentialed;
+        let verdict = outage.failed(error, private, now, rest, now);
         // Only what the origin itself said holds for others: not this peer's way to it, nor that
         // this peer's reader went away. Of credentials it says something only to their owner.
         let holds = match error.kind() {
             Kind::Denied | Kind::NotFound => key.class() == Class::Anonymous,
             Kind::Status(_) | Kind::Timeout => true,
-            _ => false,
+            // One peer may have no way there; of several it says something of the origin.
+            _ => verdict == Verdict::Certain,
         };
         if !holds || error.who() != Who::Origin {
             self.next_learner(key, stale, waiting);
+            if let Some(Resource::Learning(learning)) = self.resources.get_mut(&key) {
+                learning.outage = outage;
+            }
             return;
+        }
+        if let Some(pause) = error.pause() {
+            let (error, until) = (error.clone(), now + pause);
+            self.resources
+                .insert(key, Resource::Paused { error, until });
         }
         for reader in waiting {
             self.forget_learning(reader.peer, key);

@@ -9,6 +9,8 @@ pub(crate) struct Lease {
     /// The first piece that has not come yet.
     pub first: PieceIndex,
     pub end: Option<PieceIndex>,
+    /// When it was granted.
+    pub since: Time,
     /// When its holder was last heard of.
     pub alive: Time,
     /// The longest time between two words of its holder lately.
@@ -17,7 +19,8 @@ pub(crate) struct Lease {
     pub progressed: Time,
     /// Its holder's reader has no room: whoever wants it may have it.
     pub offered: bool,
-    /// What comes under it is for its holder alone, who is not believed: to others it is no lease.
+    /// What comes under it is for its holder alone, who is not believed or reaches nobody: to others it
+    /// is no lease.
     pub alone: bool,
 }
 
@@ -89,6 +92,7 @@ impl Leases {
             holder,
             first,
             end,
+            since: now,
             alive: now,
             hush: HUSH,
             progressed: now,
@@ -97,9 +101,10 @@ impl Leases {
         });
     }
 
-    /// One piece for a peer that is not believed: nobody else is kept from it.
-    pub fn grant_alone(&mut self, holder: PeerId, piece: PieceIndex, now: Time) {
-        self.grant(holder, piece, Some(piece.next()), now);
+    /// Pieces for a peer that is not believed, or that nobody can be fetched from: nobody else is kept
+    /// from them.
+    pub fn grant_alone(&mut self, holder: PeerId, first: PieceIndex, end: PieceIndex, now: Time) {
+        self.grant(holder, first, Some(end), now);
         if let Some(lease) = self.list.last_mut() {
             lease.alone = true;
         }
@@ -107,7 +112,10 @@ impl Leases {
 
     /// A peer that was not believed is.
     pub fn believe(&mut self, holder: PeerId) {
-        for lease in self.list.iter_mut().filter(|lease| lease.holder == holder) {
+        // What spans several pieces was for a member that reaches nobody.
+        let single = |lease: &&mut Lease| lease.end == Some(lease.first.next());
+        let own = self.list.iter_mut().filter(|lease| lease.holder == holder);
+        for lease in own.filter(single) {
             lease.alone = false;
         }
     }
@@ -154,6 +162,13 @@ impl Leases {
         let any = self.list.iter().any(touches);
         self.cut(touches, first, end);
         any
+    }
+
+    /// When the lease was granted that a peer has for a piece.
+    pub fn since(&self, holder: PeerId, piece: PieceIndex) -> Option<Time> {
+        let mut own = self.list.iter().filter(|lease| lease.holder == holder);
+        own.find(|lease| lease.covers(piece))
+            .map(|lease| lease.since)
     }
 
     /// Takes all leases of a peer away.

@@ -6,12 +6,14 @@ use std::{
 };
 
 use pantala_core::{
-    PeerId, PieceIndex, Time,
+    Error, PeerId, PieceIndex, Time,
     control::{PIECES_PER_MESSAGE, PieceSpan, ToPeer},
 };
 
 use crate::{
     Config, Output, Shape,
+    leases::Lease,
+    outage::Verdict,
     task::{Member, Out, Task},
 };
 
@@ -113,7 +115,7 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) -> Option<Option<PieceIndex>> {
-        if !self.may_lease(first) {
+        if !self.may_lease(first) || self.is_forbidden(peer, now, out) {
             return None;
         }
         let held = (first.get() as usize..self.copies.len())
@@ -199,7 +201,66 @@ impl Task {
         pieces.find(|&piece| self.is_free(piece))
     }
 
+    /// A transfer from the origin failed, and the peer gives its lease back for that. Another member
+    /// may have a better way; once enough have failed, or where the origin has said it, all are told.
+    pub(crate) fn origin_failed(
+        &mut self,
+        peer: PeerId,
+        (first, end): (PieceIndex, Option<PieceIndex>),
+        error: &Error,
+        config: &Config,
+        now: Time,
+        out: Out<'_>,
+    ) {
+        let Some(since) = self.leases.since(peer, first) else {
+            return;
+        };
+        self.leases.give_back(peer, first, end);
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.returned = Some(now);
+        }
+        let (private, rest) = (self.meta.private, config.lease_timeout);
+        match self.outage.failed(error, private, since, rest, now) {
+            Verdict::Certain => self.tell_outage(error, out),
+            Verdict::Doubtful => self.pass_on(first, peer, config, now, out),
+            Verdict::Personal if self.next_holder(first, peer, now).is_some() => {
+                self.pass_on(first, peer, config, now, out);
+            }
+            // Nobody else is there who could bring what it needs.
+            Verdict::Personal => {
+                let (task, error) = (self.id, error.clone());
+                let message = ToPeer::OriginFailed { task, error };
+                out.push(Output { to: peer, message });
+            }
+        }
+        // A root without a lease feeds nobody new: another takes its place with the next lease.
+        self.attach_adrift(now);
+        self.tell_parents(config, None, now, out);
+    }
+
+    fn tell_outage(&self, error: &Error, out: Out<'_>) {
+        for &to in self.members.keys() {
+            let (task, error) = (self.id, error.clone());
+            let message = ToPeer::OriginFailed { task, error };
+            out.push(Output { to, message });
+        }
+    }
+
+    /// Tells a peer that the origin is not to be asked now, if that is so.
+    fn is_forbidden(&self, peer: PeerId, now: Time, out: Out<'_>) -> bool {
+        let Some(error) = self.outage.forbids(now) else {
+            return false;
+        };
+        let (task, error) = (self.id, error.clone());
+        let message = ToPeer::OriginFailed { task, error };
+        out.push(Output { to: peer, message });
+        true
+    }
+
     pub(crate) fn pulse(&mut self, peer: PeerId, bytes: u64, now: Time) {
+        if bytes > 0 {
+            self.outage.bytes_came();
+        }
         self.leases.heard(peer, bytes > 0, now);
     }
 
@@ -248,13 +309,17 @@ impl Task {
             self.force(peer, piece, now, out);
             return;
         }
+        if let Some(others) = self.help_out(peer, piece, now, out) {
+            self.introduce(peer, &others, config, out);
+            return;
+        }
         if let Some(lease) = self.leases.liveliest(piece).cloned() {
             if lease.offered && now.since(lease.alive) <= config.lease_timeout {
                 self.end_lease(lease.holder, piece, lease.end, out);
                 self.leases.give_back(lease.holder, piece, lease.end);
                 self.grant(peer, piece, config, now, out);
             } else if now.since(lease.alive) > config.lease_timeout
-                || now.since(lease.progressed) > config.stall_timeout
+                || now.since(lease.progressed) > self.outage.patience(config.stall_timeout)
             {
                 self.move_leases(lease.holder, Some(peer), config, now, out);
             } else if desperate && now.since(lease.progressed) > config.lease_timeout {
@@ -305,6 +370,9 @@ impl Task {
         for (looked, (&id, member)) in after.chain(self.members.range(..peer)).enumerate() {
             if beside == HOLDERS || (looked >= LOOKED_AT && !holders.is_empty()) {
                 break;
+            }
+            if self.is_out_of_reach(id, peer, now) {
+                continue;
             }
             if member.held.contains(piece) && (now >= member.demoted_until || late) {
                 let distance = own.distance(&member.place);
@@ -386,10 +454,13 @@ impl Task {
             self.is_unobtainable(peer, piece, out);
             return;
         }
+        if self.is_forbidden(peer, now, out) {
+            return;
+        }
         let end = Some(piece.next());
         match self.is_honest(peer) {
             true => self.leases.grant(peer, piece, end, now),
-            false => self.leases.grant_alone(peer, piece, now),
+            false => self.leases.grant_alone(peer, piece, piece.next(), now),
         }
         out.push(Output {
             to: peer,
@@ -463,10 +534,17 @@ impl Task {
             return;
         }
         let leases = self.leases.take_all(from);
+        let silent = |lease: &Lease| now.since(lease.alive) > config.lease_timeout;
+        let mute = leases.iter().any(silent);
         if let Some(member) = self.members.get_mut(&from) {
             member.strike(now);
-            let silent = |alive: Time| now.since(alive) > config.lease_timeout;
-            member.mute = leases.iter().any(|lease| silent(lease.alive));
+            member.mute = mute;
+        }
+        // A holder that lives and gets nothing: the origin may be what is slow.
+        let stalled = !mute && !leases.is_empty();
+        let dead = stalled && self.outage.stalled(config.lease_timeout, now);
+        if dead && let Some(error) = self.outage.forbids(now).cloned() {
+            self.tell_outage(&error, out);
         }
         for lease in leases {
             self.moved += 1;
@@ -481,12 +559,13 @@ impl Task {
 
     /// Moves leases on whose holders stall, and makes leaves of who does not keep up.
     pub(crate) fn tick(&mut self, config: &Config, now: Time, out: Out<'_>) {
+        let patience = self.outage.patience(config.stall_timeout);
         let stalled: Vec<PeerId> = self
             .leases
             .iter()
             .filter(|lease| {
                 now.since(lease.alive) > config.lease_timeout
-                    || (!lease.offered && now.since(lease.progressed) > config.stall_timeout)
+                    || (!lease.offered && now.since(lease.progressed) > patience)
             })
             .map(|lease| lease.holder)
             .collect();

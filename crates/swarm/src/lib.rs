@@ -24,11 +24,15 @@
 //!   is near is found from round trips that peers measure.
 //! - Who sends wrong bytes is found out, and for a while nothing that it says counts.
 //! - Members are told their turns at evicting, so that peers in step keep different pieces.
+//! - Who cannot connect to a parent does not count on what that one holds, and gets leases for itself
+//!   alone when it reaches nobody.
+//! - An origin's failures are counted here, whoever met them, and what is known of them is told to
+//!   all: members need not each find out that an origin is dead or wants to be left alone.
 //! - A digest comes from who held the lease for the piece, and goes to all members.
 //!
 //! # Invariants (checked by `debug_assert!`s and by the property tests)
 //! 1. No piece is leased to two peers at once, unless the one that holds it has failed to deliver
-//!    it to the other three times.
+//!    it to the other three times, or cannot be reached by it.
 //! 2. The trees have no cycles, and every member of a task but its root has a parent in each.
 //! 3. The count of copies of a piece is the number of members that said they hold it.
 //! 4. Nothing is kept of a peer that has gone.
@@ -42,11 +46,13 @@ mod leases;
 mod lend;
 mod mesh;
 mod message;
+mod outage;
 mod pace;
 mod parents;
 mod peer_map;
 mod place;
 mod probe;
+mod reach;
 mod relocate;
 mod resource;
 mod sites;

@@ -203,6 +203,7 @@ impl Task {
                 }
             }
         }
+        others.retain(|&id| !self.is_out_of_reach(id, peer, self.heard));
         others.truncate(config.others);
         self.addressed(&up, others)
     }
@@ -265,6 +266,7 @@ impl Task {
         };
         let mut known = member.told.others.clone();
         known.retain(|addr| self.is_honest(addr.id));
+        known.retain(|addr| !self.is_out_of_reach(addr.id, peer, self.heard));
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
@@ -307,6 +309,12 @@ impl Task {
             self.accuse(peer, parent, piece, config, now, out);
             return;
         }
+        if trouble == Trouble::Unreachable
+            && self.members.contains_key(&parent)
+            && let Some(child) = self.members.get_mut(&peer)
+        {
+            child.unreached.insert(parent, now);
+        }
         let Some(child) = self.members.get(&peer) else {
             return;
         };
@@ -319,7 +327,10 @@ impl Task {
         if trouble == Trouble::Slow && !self.members.get(&parent).is_some_and(has) {
             return;
         }
-        if let Some(member) = self.members.get_mut(&parent) {
+        // That one member cannot connect to it says nothing about others.
+        if trouble != Trouble::Unreachable
+            && let Some(member) = self.members.get_mut(&parent)
+        {
             member.strike(now);
         }
         for stripe in 0..self.trees.stripes() {
@@ -342,6 +353,9 @@ pub(crate) fn fit(
     let (Some(parent), Some(child)) = (members.get(&candidate), members.get(&child)) else {
         return Fit::Badly;
     };
+    if child.unreached.contains(candidate, now) {
+        return Fit::Badly;
+    }
     if now < parent.demoted_until || parent.reader_bound || parent.mute {
         return Fit::Badly;
     }

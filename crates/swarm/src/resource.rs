@@ -3,7 +3,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use pantala_core::{ContentMeta, PeerId, TaskId, Time};
+use pantala_core::{ContentMeta, Error, PeerId, TaskId, Time};
+
+use crate::outage::Outage;
 
 /// What is known of a resource: one URL for one class of requests.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(crate) enum Resource {
     Known(Standing),
     /// Not shared until then: each reader's request is its own.
     Unshareable { until: Time },
+    /// The origin asked not to be asked before then; what it said is everybody's answer.
+    Paused { error: Error, until: Time },
 }
 
 /// The content that stands behind a resource, and the answer that said so.
@@ -34,6 +38,8 @@ pub(crate) struct Learning {
     /// What stands there was changed meanwhile: what is learned may be what stood there before.
     pub changed: bool,
     pub waiting: VecDeque<Waiting>,
+    /// The origin's failures, whoever of those that asked it met them.
+    pub outage: Outage,
 }
 
 /// A reader that waits to learn what content stands behind a resource.

@@ -302,6 +302,16 @@ impl Swarm {
                     task.give_back(peer, first, end, config, now, out);
                 });
             }
+            FromPeer::OriginFailed {
+                task,
+                first,
+                end,
+                error,
+            } => {
+                self.in_task(task, |task, config, now, out| {
+                    task.origin_failed(peer, (first, end), &error, config, now, out);
+                });
+            }
             FromPeer::OfferLease { task, first, end } => {
                 self.in_task(task, |task, config, now, out| {
                     task.offered(peer, first, end, config, now, out);
@@ -428,7 +438,7 @@ impl Swarm {
         let tasks = &self.tasks;
         self.resources.retain(|_, resource| match resource {
             Resource::Known(standing) => tasks.contains_key(&standing.task),
-            Resource::Unshareable { until } => now < *until,
+            Resource::Unshareable { until } | Resource::Paused { until, .. } => now < *until,
             Resource::Learning(_) => true,
         });
     }

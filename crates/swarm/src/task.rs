@@ -13,10 +13,12 @@ use crate::{
     keep::Keepers,
     leases::Leases,
     mesh::PieceTree,
+    outage::Outage,
     pace::Pace,
     peer_map::PeerMap,
     place::{ALL, Place},
     probe::Probes,
+    reach::Unreached,
     transfer::Transfer,
     tree::Trees,
 };
@@ -58,6 +60,8 @@ pub(crate) struct Task {
     pub(crate) transfer: Transfer,
     /// Pieces that members' messages spoke of.
     pub(crate) pieces_heard: u64,
+    /// What is known of the origin's failures.
+    pub(crate) outage: Outage,
     pub(crate) moved: u64,
     pub(crate) chosen: u64,
     pub(crate) draws: u64,
@@ -95,6 +99,8 @@ pub(crate) struct Member {
     /// How many near it held that piece when it was last told of some.
     pub(crate) near: usize,
     pub(crate) told: Parents,
+    /// Parents that it could not connect to.
+    pub(crate) unreached: Unreached,
 }
 
 const DEMOTION: Duration = Duration::from_secs(1);
@@ -146,6 +152,7 @@ impl Task {
             empty_since: None,
             transfer: Transfer::default(),
             pieces_heard: 0,
+            outage: Outage::default(),
             moved: 0,
             chosen: 0,
             draws: config.seed,
@@ -427,6 +434,7 @@ impl Task {
             return;
         }
         self.leases.came(peer, piece, now);
+        self.outage.is_over();
         if !self.is_honest(peer) {
             return;
         }
@@ -602,6 +610,7 @@ impl Member {
             waited_for: 0,
             near: 0,
             told: Parents::default(),
+            unreached: Unreached::default(),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use pantala_core::{
-    ContentMeta, Generation, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
+    ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    Time, Who,
     control::{
         FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer,
         Trouble,
@@ -57,7 +58,8 @@ fn message(what: u8, n: u32) -> FromPeer {
     let corrupt = Trouble::Corrupt {
         piece: PieceIndex::new(n / 3 % 16),
     };
-    let trouble = [Trouble::Slow, Trouble::Gone, corrupt][n as usize / 5 % 3];
+    let troubles = [Trouble::Slow, Trouble::Gone, Trouble::Unreachable, corrupt];
+    let trouble = troubles[n as usize / 5 % 4];
     match what % 14 {
         0 | 1 => FromPeer::Register(Register {
             key: key(n),
@@ -108,6 +110,17 @@ fn message(what: u8, n: u32) -> FromPeer {
             task,
             first: piece(n / 11),
             end: end(n),
+        },
+        8 if n.is_multiple_of(5) => FromPeer::OriginFailed {
+            task,
+            first: piece(n / 3),
+            end: end(n / 5),
+            error: match n % 3 {
+                0 => Error::new(Who::Origin, Kind::Unreachable, "it is down"),
+                1 => Error::new(Who::Origin, Kind::Denied, "not to this one"),
+                _ => Error::new(Who::Origin, Kind::Status(503), "not now")
+                    .retry_after(Duration::from_secs(u64::from(n % 7))),
+            },
         },
         8 => FromPeer::ReturnLease {
             task,

@@ -45,7 +45,6 @@ impl Picker {
             Event::LeaseGranted { first, end } => {
                 self.leases.insert(first, end);
                 self.asks.clear();
-                self.origin_failures = 0;
                 // The origin is asked by us now: what waits elsewhere waits in vain, and
                 // what trickles in would have come sooner if it could.
                 let leases = self.leases.clone();
@@ -66,7 +65,8 @@ impl Picker {
                 self.held.remove(piece);
             }
             Event::RunAt { run, piece } => return self.run_at(run, piece),
-            Event::RunFailed { run, fatal } => self.run_failed(run, fatal),
+            Event::RunFailed { run, fatal, rest } => self.run_failed(run, fatal, rest),
+            Event::OriginFailed => self.origin_failed(),
             Event::Progress { attempt, bytes } => {
                 self.progressed(attempt, bytes);
                 return false;

@@ -260,7 +260,11 @@ pub enum Event {
         run: RunId,
         /// Whether no retry can help (not found, denied, changed).
         fatal: bool,
+        /// For how long the origin asked to be left alone.
+        rest: Duration,
     },
+    /// The supernode says that the origin serves nobody: what nobody has will not come.
+    OriginFailed,
     /// A held piece was evicted from the cache.
     Evicted {
         /// Which.
@@ -348,6 +352,13 @@ pub enum Action {
     },
     /// Give the lease from this piece on back to the supernode.
     ReturnLease {
+        /// The first piece.
+        first: PieceIndex,
+        /// The piece after the last, or to the end.
+        end: Option<PieceIndex>,
+    },
+    /// Give the lease from this piece on back to the supernode: the origin failed.
+    BlameOrigin {
         /// The first piece.
         first: PieceIndex,
         /// The piece after the last, or to the end.

@@ -218,19 +218,42 @@ impl Picker {
         }
     }
 
-    pub(crate) fn run_failed(&mut self, run: RunId, fatal: bool) {
+    /// A transfer failed. The count of failures outlives the lease: only pieces that come set it back.
+    pub(crate) fn run_failed(&mut self, run: RunId, fatal: bool, rest: Duration) {
         let Some(at) = self.runs.iter().position(|found| found.id == run) else {
             return;
         };
         let run = self.runs.remove(at);
         self.release_run(&run);
         self.origin_failures += 1;
-        self.origin_rest_until = self.now + ORIGIN_REST;
+        self.origin_rest_until = self.now + ORIGIN_REST.max(rest);
         if fatal || self.origin_failures >= ORIGIN_FAILURES {
             self.actions.push_back(Action::GiveUp);
-        } else if !self.parents.known.is_empty() && self.supernode == Supernode::Up {
+        } else if self.supernode == Supernode::Up
+            && (self.config.return_after.is_some() || !self.parents.known.is_empty())
+        {
             // Somebody with a better way to the origin may take over.
-            self.return_leases(run.next);
+            for (first, end) in self.leases_from(run.next) {
+                self.leases.remove(first, end);
+                self.actions.push_back(Action::BlameOrigin { first, end });
+            }
+        }
+    }
+
+    /// Nobody will bring what nobody has. A reader whose next piece a parent has goes on; it asks when
+    /// it has come to the end of that.
+    pub(crate) fn origin_failed(&mut self) {
+        let dry = |window: &Window| {
+            let piece = self.held.first_gap(window.base());
+            let ends = window.end().is_some_and(|end| piece >= end);
+            let comes = self
+                .runs
+                .iter()
+                .any(|run| run.receiving && run.next == piece);
+            !ends && !comes && self.parents.copies(piece) == 0
+        };
+        if self.readers.values().any(dry) {
+            self.actions.push_back(Action::GiveUp);
         }
     }
 

@@ -148,7 +148,7 @@ impl World {
                 let own = first.get() >= PIECES || self.leased.contains(&first.get());
                 assert!(own, "{first} is not its to offer");
             }
-            Action::ReturnLease { first, end } => {
+            Action::ReturnLease { first, end } | Action::BlameOrigin { first, end } => {
                 let end = end.map_or(PIECES, PieceIndex::get);
                 self.leased
                     .retain(|piece| !(first.get()..end).contains(piece));
@@ -324,7 +324,11 @@ impl World {
             19 => {
                 if let Some(run) = run {
                     self.runs.remove(&run);
-                    self.tell(Event::RunFailed { run, fatal: false });
+                    let (fatal, rest) = (false, Duration::ZERO);
+                    self.tell(Event::RunFailed { run, fatal, rest });
+                    if n.is_multiple_of(3) {
+                        self.tell(Event::OriginFailed);
+                    }
                 }
             }
             20 => {

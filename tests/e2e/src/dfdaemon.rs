@@ -22,6 +22,11 @@ impl Dfdaemon {
         Self::start_with(&[&["--supernode", &supernode], flags].concat())
     }
 
+    /// Starts one whose supernode is said to be at this address.
+    pub fn start_for(supernode: SocketAddr, flags: &[&str]) -> Self {
+        Self::start_with(&[&["--supernode", &supernode.to_string()], flags].concat())
+    }
+
     /// Starts one with its supernode inside.
     pub fn start_alone(flags: &[&str]) -> Self {
         Self::start_with(&[&["--supernode-listen", "127.0.0.1:0"], flags].concat())

@@ -67,6 +67,18 @@ impl Driver {
                     end,
                 });
             }
+            Action::BlameOrigin { first, end } => {
+                let task = self.handle.id;
+                self.say(match self.last_origin_error.clone() {
+                    Some(error) => FromPeer::OriginFailed {
+                        task,
+                        first,
+                        end,
+                        error,
+                    },
+                    None => FromPeer::ReturnLease { task, first, end },
+                });
+            }
             Action::Pin { piece } => self.handle.pieces.set_pins(piece, 1),
             Action::Unpin { piece } => self.handle.pieces.set_pins(piece, 0),
             Action::ReportSlow { parent } => {
@@ -249,7 +261,11 @@ impl Driver {
             },
             _ => {
                 self.last_origin_error = Some(error::nobody_has_it());
-                self.feed(Event::RunFailed { run, fatal: false });
+                self.feed(Event::RunFailed {
+                    run,
+                    fatal: false,
+                    rest: Duration::ZERO,
+                });
                 return;
             }
         };

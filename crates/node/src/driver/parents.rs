@@ -133,15 +133,14 @@ impl Driver {
         }
         // That this peer ended the link itself is no fault of the parent's.
         let ours = error.kind() == Kind::Cancelled;
-        if !ours
-            && self
-                .wanted_parents
-                .preferred
-                .iter()
-                .flatten()
-                .any(|addr| addr.id == peer)
-        {
-            let trouble = Trouble::Gone;
+        let Parents { preferred, others } = &self.wanted_parents;
+        let preferred = preferred.iter().flatten().any(|addr| addr.id == peer);
+        let told = preferred || others.iter().any(|addr| addr.id == peer);
+        let trouble = match was_up {
+            true => Some(Trouble::Gone).filter(|_| preferred),
+            false => Some(Trouble::Unreachable).filter(|_| told),
+        };
+        if let Some(trouble) = trouble.filter(|_| !ours) {
             self.say(FromPeer::Trouble {
                 task: self.handle.id,
                 peer,

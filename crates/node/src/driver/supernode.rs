@@ -36,6 +36,7 @@ impl Driver {
                 self.registered = false;
                 self.feed(Event::SupernodeDown);
             }
+            ToPeer::OriginFailed { error, .. } => self.origin_failed(error),
             ToPeer::Poisoned { .. } => self.poisoned(),
             ToPeer::Unknown { .. } => self.resume(),
             ToPeer::Turn { turn, .. } => self.ports.store.turn(&self.handle.id, turn),
@@ -81,6 +82,16 @@ impl Driver {
     pub(super) fn url(&self) -> String {
         let url = self.source().map(|source| display_url(source.url.as_str()));
         url.unwrap_or_else(|| self.handle.shown.clone())
+    }
+
+    /// Others have met an origin that does not serve, or that asks for a pause. A short one is waited
+    /// for.
+    fn origin_failed(&mut self, error: Error) {
+        let waits = error.pause().is_some_and(|pause| pause <= PAUSE);
+        self.last_origin_error = Some(error);
+        if !waits {
+            self.feed(Event::OriginFailed);
+        }
     }
 
     /// Who else has pieces that are held here, for the order in which they leave.

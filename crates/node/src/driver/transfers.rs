@@ -2,34 +2,29 @@
 
 use super::*;
 
-/// How often the origin refuses this peer what it has a lease for until its readers are told.
-const REFUSALS: u32 = 3;
-
 impl Driver {
-    /// A transfer from the origin failed, after the origin client's own attempts.
+    /// A transfer from the origin failed, after the origin client's own attempts. Where nobody is there
+    /// who knows of other ways to the origin, an error that no retry can help ends the readers.
     pub(super) fn run_failed(&mut self, run: RunId, error: Error) {
         let Some(ended) = self.runs.remove(&run) else {
             return;
         };
         self.abandon_trusted(&ended);
-        let fatal = error.who() == Who::Origin && !error.is_retryable();
-        // That these credentials are refused says nothing of what other members bring, nor that there
-        // is nothing where a content of unknown length may have ended before: the lease goes back. Who
-        // gets it again and again, because there is nobody else, ends with this error all the same.
+        let single = self.is_single();
+        let alone = !self.registered || !self.ports.control.is_up();
+        let pause = error.pause();
+        let refused = error.who() == Who::Origin && !error.is_retryable();
+        let fatal = alone && (refused || pause.is_some_and(|pause| pause > PAUSE));
+        // That there is nothing where a content of unknown length may have ended before says nothing of
+        // the origin.
         let unknown = self.handle.pieces.geometry().length().is_none();
-        let refused = match error.kind() {
-            Kind::Denied => true,
-            Kind::RangeNotSatisfiable => unknown,
-            _ => false,
-        };
-        self.refusals += u32::from(refused);
-        let refused = refused && self.refusals < REFUSALS && self.ports.control.is_up();
-        self.last_origin_error = Some(error);
-        if self.is_single() {
+        let beyond = unknown && error.kind() == Kind::RangeNotSatisfiable && !alone && !single;
+        self.last_origin_error = Some(error).filter(|_| !beyond);
+        if single {
             self.give_transfer_up();
         }
-        let fatal = (fatal && !refused) || self.is_single();
-        self.feed(Event::RunFailed { run, fatal });
+        let (fatal, rest) = (fatal || single, pause.unwrap_or_default());
+        self.feed(Event::RunFailed { run, fatal, rest });
     }
 
     /// All of the content must come from one transfer, and this peer has none open.
@@ -40,7 +35,8 @@ impl Driver {
         if fatal {
             self.give_transfer_up();
         }
-        self.feed(Event::RunFailed { run, fatal });
+        let rest = Duration::ZERO;
+        self.feed(Event::RunFailed { run, fatal, rest });
     }
 
     /// Nobody here needs a transfer any more. If all of the content must come from it, and it has not

@@ -12,12 +12,16 @@ use pantala_core::{
 use pantala_window::{Config as WindowConfig, Picker, WindowSize};
 use pantala_wire::control::{Control, ControlEvent};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{sleep_until, timeout},
+};
 
 use super::Node;
 use crate::{
     driver::Driver,
     measure::measure,
+    registration::Answer,
     task::{Command, Planned, TaskHandle},
 };
 
@@ -28,18 +32,80 @@ pub(crate) struct ControlPort {
     pub(super) contact: watch::Receiver<Contact>,
 }
 
-/// Whether a supernode was ever there.
+/// How it stands with the supernode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contact {
     /// Nobody knows yet.
     Pending,
+    /// Its address accepts connections, but it has not said a word.
+    Dialled,
     /// It could not be reached so far.
     Never,
-    /// It was there, and may still be.
+    /// It is there.
     Made,
+    /// It was there. A thousand peers may have lost it at the same moment: content that nobody here
+    /// knows is not asked of its origin before `fallback`.
+    Lost {
+        /// Drawn once for each loss, so that only what is opened then waits.
+        fallback: Instant,
+    },
 }
 
+impl Contact {
+    /// After the loss of a supernode, or of the hope for one.
+    fn lost(self) -> Self {
+        match self {
+            Contact::Pending | Contact::Dialled | Contact::Never => Contact::Never,
+            Contact::Lost { fallback } => Contact::Lost { fallback },
+            Contact::Made => {
+                let pause = WindowConfig::default().fallback;
+                let pause = pause.mul_f64(rand::random_range(0.1..1.0));
+                let fallback = Instant::now() + pause;
+                Contact::Lost { fallback }
+            }
+        }
+    }
+}
+
+/// How long a reader waits for the supernode's address to accept a connection before it goes on
+/// without. Once it has, the control client bounds how long the supernode may be silent.
+const FIRST_CONTACT: Duration = Duration::from_millis(500);
+
 impl ControlPort {
+    /// Sends a registration and waits for its answer.
+    pub async fn ask(
+        &self,
+        register: FromPeer,
+        told: oneshot::Receiver<Answer>,
+        limit: Duration,
+    ) -> Answer {
+        if !self.send(register) {
+            return Answer::Lost;
+        }
+        let mut contact = self.contact.clone();
+        // A refused connection is known at once; only silence takes this long.
+        let dialled = contact.wait_for(|contact| *contact != Contact::Pending);
+        if timeout(FIRST_CONTACT, dialled).await.is_err() {
+            return Answer::Lost;
+        }
+        let settled = contact.wait_for(|contact| *contact != Contact::Dialled);
+        if settled.await.is_err() {
+            return Answer::Lost;
+        }
+        match timeout(limit, told).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Answer::Lost,
+        }
+    }
+
+    /// Waits until the origin may be asked without the word of a supernode that was lost.
+    pub async fn fall_back(&self) {
+        let contact = *self.contact.borrow();
+        if let Contact::Lost { fallback } = contact {
+            sleep_until(fallback.into()).await;
+        }
+    }
+
     pub fn is_up(&self) -> bool {
         self.control.as_ref().is_some_and(Control::is_up)
     }
@@ -121,20 +187,17 @@ impl Node {
         let cancel = self.inner.ports.cancel.clone();
         while let Some(Some(event)) = cancel.run_until_cancelled(events.recv()).await {
             match event {
+                ControlEvent::Dialled => {
+                    contact.send_replace(Contact::Dialled);
+                }
                 ControlEvent::Up { advertised } => {
-                    tracing::info!(%advertised, "the supernode is there");
+                    tracing::info!(%advertised, "connected to the supernode");
                     contact.send_replace(Contact::Made);
                     self.tell_all(|| Command::SupernodeUp).await;
                 }
                 ControlEvent::Down { reason } => {
                     tracing::warn!(%reason, "no supernode; going on with the peers known and the origin");
-                    contact.send_if_modified(|contact| {
-                        let first = *contact == Contact::Pending;
-                        if first {
-                            *contact = Contact::Never;
-                        }
-                        first
-                    });
+                    contact.send_modify(|contact| *contact = contact.lost());
                     self.inner.registrations.lost();
                     self.tell_all(|| Command::SupernodeDown).await;
                 }
@@ -165,6 +228,12 @@ impl Node {
 
     async fn heard(&self, message: ToPeer) {
         let task = match &message {
+            ToPeer::Known { known, .. } if self.unfit(&known.meta).is_some() => {
+                let leave = FromPeer::Leave { task: known.task };
+                self.inner.ports.control.send(leave);
+                self.inner.registrations.answer(&message);
+                return;
+            }
             ToPeer::Known { key, known } => {
                 // The driver must be there before what follows: leases, digests.
                 let handle = self.task(*key, known, String::new());
@@ -206,6 +275,7 @@ impl Node {
             | ToPeer::Lease { task, .. }
             | ToPeer::LeaseEnded { task, .. }
             | ToPeer::Ended { task, .. }
+            | ToPeer::OriginFailed { task, .. }
             | ToPeer::Turn { task, .. }
             | ToPeer::Copies { task, .. }
             | ToPeer::Unobtainable { task, .. }

@@ -13,13 +13,11 @@ use pantala_core::{
 };
 use pantala_origin::{Harmless, OriginRequest, OriginResponse, Refused, Revalidation};
 use pantala_store::Charge;
-use pantala_window::Config as WindowConfig;
 use tokio::task::JoinHandle;
 use url::Url;
 
 use super::{
-    Content, ContentRequest, Node, Opened, Range, admission::is_evidence, heard::Contact,
-    request::bounds,
+    Content, ContentRequest, Node, Opened, Range, admission::is_evidence, request::bounds,
 };
 use crate::{
     alone::Place,
@@ -46,8 +44,6 @@ impl Arrival {
     }
 }
 
-/// How long a reader waits for the first word of the supernode before it goes on without.
-const FIRST_CONTACT: Duration = Duration::from_millis(500);
 /// How often a reader begins with a transfer that others began, until it has one of its own.
 const BEGINNINGS: usize = 4;
 /// Content named by its digest never changes.
@@ -110,12 +106,8 @@ impl Node {
         if self.inner.ports.control.control.is_none() {
             return self.learn(key, self.kept(&key), request, opened).await;
         }
-        let mut contact = self.inner.ports.control.contact.clone();
-        let known_before = *contact.borrow() == Contact::Made;
-        // A refused connection is known at once; only silence takes this long.
-        let made = contact.wait_for(|contact| *contact != Contact::Pending);
-        let _ = tokio::time::timeout(FIRST_CONTACT, made).await;
         match self.ask_supernode(key, &request).await {
+            Answer::Known(known) if self.unfit(&known.meta).is_some() => self.direct(request).await,
             Answer::Known(known) => {
                 let content = self.attach(known.task, known.meta, &request, &opened, false)?;
                 Ok(self.admitted(content, request).await?)
@@ -124,13 +116,7 @@ impl Node {
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error.into()),
             Answer::Lost => {
-                if known_before {
-                    // A thousand peers may lose the same supernode at this moment.
-                    let pause = WindowConfig::default()
-                        .fallback
-                        .mul_f64(rand::random_range(0.1..1.0));
-                    tokio::time::sleep(pause).await;
-                }
+                self.inner.ports.control.fall_back().await;
                 self.learn(key, self.kept(&key), request, opened).await
             }
         }
@@ -146,13 +132,8 @@ impl Node {
             start: request.range.map_or(0, |range| range.start_hint()),
             content: key::content(request, &self.inner.config.filter_query),
         });
-        if !self.inner.ports.control.send(register) {
-            return Answer::Lost;
-        }
-        match tokio::time::timeout(self.answer_timeout(), told).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Answer::Lost,
-        }
+        let control = &self.inner.ports.control;
+        control.ask(register, told, self.answer_timeout()).await
     }
 
     /// The longest a supernode that is there may take to answer: the peer that asks the origin may
@@ -278,8 +259,17 @@ impl Node {
                 return Err(refused);
             }
         };
-        if !self.is_shareable(&response, &request, key.class()) {
-            owed.say(unshareable(&request));
+        let unfit = self.unfit(&response.meta);
+        if unfit.is_some() || !self.is_shareable(&response, &request, key.class()) {
+            owed.say(match unfit {
+                // Others may have the memory for it.
+                Some(error) if error.kind() == Kind::NoMemory => {
+                    tracing::warn!(%error, "content goes to its reader straight from the origin");
+                    Learned::Failed { error }
+                }
+                Some(_) => Learned::Unshareable,
+                None => unshareable(&request),
+            });
             // The range that was asked of the origin was aligned for pieces.
             return match request.range {
                 None if let Some(place) = self.inner.alone.try_enter() => {

@@ -63,10 +63,12 @@ impl ClientConfig {
 // Most events are messages: a box each would cost an allocation each.
 #[allow(clippy::large_enum_variant)]
 pub enum ControlEvent {
-    /// A connection is there and messages are taken. The supernode knows nothing of this peer
-    /// but its hello.
-    ///
-    /// It has not answered yet: what is sent now goes along with the hello, a round trip earlier.
+    /// Something at the supernode's address accepted a connection. It has not said a word: it may be
+    /// frozen, or a load balancer in front of a dead supernode. Told in attempts that come before
+    /// the first [`ControlEvent::Up`] or [`ControlEvent::Down`].
+    Dialled,
+    /// The supernode has answered and opened a session; messages are taken. It knows nothing of
+    /// this peer but its hello, and what was sent before the first outcome.
     Up {
         /// Where the supernode is told that this peer serves.
         advertised: SocketAddr,
@@ -89,9 +91,20 @@ pub struct Control {
 
 #[derive(Debug)]
 struct Shared {
-    /// The session that stands, if one does.
-    session: Mutex<Option<Session>>,
+    line: Mutex<Line>,
     tasks: TaskTracker,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+enum Line {
+    /// Nothing has come of any attempt yet. Messages are kept for the first session, [`QUEUE`] of
+    /// them at most, and go along with its hello: a round trip earlier than its answer.
+    Early(Vec<FromPeer>),
+    /// The supernode has answered.
+    Up(Session),
+    /// No supernode answers. Messages are not taken.
+    Down,
 }
 
 #[derive(Debug)]
@@ -112,7 +125,7 @@ impl Control {
     ) -> (Control, mpsc::Receiver<ControlEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let shared = Arc::new(Shared {
-            session: Mutex::new(None),
+            line: Mutex::new(Line::Early(Vec::new())),
             tasks: TaskTracker::new(),
         });
         let client = Client {
@@ -130,15 +143,29 @@ impl Control {
     /// no session stands, or the message is past the protocol's bounds (then it is logged), or
     /// 4096 messages wait already (then the session ends and a new one is begun, because a
     /// supernode that misses one message has a wrong idea of this peer).
+    ///
+    /// Before the first [`ControlEvent::Up`] or [`ControlEvent::Down`] messages are taken too: they
+    /// go along with the hello of the first session, or are lost when no supernode answers.
     pub fn send(&self, message: FromPeer) -> bool {
-        let session = self.shared.session.lock();
-        let Some(Session { queue, overflow }) = &*session else {
+        let mut line = self.shared.line.lock();
+        if matches!(*line, Line::Down) {
             return false;
-        };
+        }
         if let Err(invalid) = message.check() {
             error!(%invalid, "message to the supernode is too large and was dropped");
             return false;
         }
+        let Session { queue, overflow } = match &mut *line {
+            Line::Early(early) => {
+                let room = early.len() < QUEUE;
+                if room {
+                    early.push(message);
+                }
+                return room;
+            }
+            Line::Up(session) => session,
+            Line::Down => return false,
+        };
         match queue.try_send(message) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -149,15 +176,23 @@ impl Control {
         }
     }
 
-    /// Whether messages are taken now.
+    /// Whether a supernode has answered and its session stands.
     pub fn is_up(&self) -> bool {
-        self.shared.session.lock().is_some()
+        matches!(*self.shared.line.lock(), Line::Up(_))
     }
 
     /// Returns when nothing of the connection is left after it was stopped.
     pub async fn stopped(&self) {
         self.shared.tasks.wait().await;
     }
+}
+
+/// A session whose supernode has not answered yet.
+struct Opening {
+    session: Session,
+    /// How many early messages go along with the hello.
+    early: usize,
+    advertised: SocketAddr,
 }
 
 /// How an attempt at a session ended.
@@ -209,6 +244,7 @@ impl Client {
             if up || (exhausted && !told) {
                 info!(supernode = name, %reason, "supernode lost");
                 told = true;
+                *self.shared.line.lock() = Line::Down;
                 if self.tell(ControlEvent::Down { reason }).await.is_err() {
                     return;
                 }
@@ -236,7 +272,7 @@ impl Client {
             None => (false, End::Stopped),
             Some(Err(reason)) => (false, End::Refused(reason)),
             Some(Ok(stream)) => match self.session(name, stream).await {
-                Ok(end) => (true, end),
+                Ok(end) => (matches!(end, End::Broke(_)), end),
                 Err(reason) => (false, End::Refused(reason)),
             },
         }
@@ -271,10 +307,10 @@ impl Client {
 
         let (queue, queued) = mpsc::channel(QUEUE);
         let overflow = CancellationToken::new();
-        *self.shared.session.lock() = Some(Session {
+        let session = Session {
             queue,
             overflow: overflow.clone(),
-        });
+        };
         let client = SupernodeClient::with_origin(Connection(sender), origin)
             .max_decoding_message_size(MAX_FRAME);
         let first = proto::PeerFrame {
@@ -282,10 +318,16 @@ impl Client {
             messages: Vec::new(),
         };
         let outgoing = Outgoing::new(queued, Some(first));
+        let early = self.early(&session);
 
         let mut opened = false;
         let end = {
-            let talk = self.talk(client, outgoing, advertised, &mut opened);
+            let opening = Opening {
+                session,
+                early,
+                advertised,
+            };
+            let talk = self.talk(client, outgoing, opening, &mut opened);
             let lead = async {
                 tokio::select! {
                     // The connection is driven here: also while the node is slow to take what
@@ -306,13 +348,15 @@ impl Client {
                 () = self.cancel.cancelled() => {
                     // Without its sender the queue ends once it was sent, and the supernode then
                     // ends the session.
-                    self.shared.session.lock().take();
+                    *self.shared.line.lock() = Line::Down;
                     let _ = timeout(FAREWELL, lead).await;
                     Err(Deaf)
                 }
             }
         };
-        self.shared.session.lock().take();
+        if opened {
+            *self.shared.line.lock() = Line::Down;
+        }
         Ok(match end {
             Err(Deaf) => End::Stopped,
             Ok(reason) if opened => End::Broke(reason),
@@ -320,21 +364,53 @@ impl Client {
         })
     }
 
+    /// Puts what was sent before any outcome into a session that is being opened; gives how much
+    /// that was. It stays where it is in case that nothing comes of this session either.
+    fn early(&self, session: &Session) -> usize {
+        let line = self.shared.line.lock();
+        let Line::Early(early) = &*line else {
+            return 0;
+        };
+        let put = |message: &FromPeer| session.queue.try_send(message.clone()).is_ok();
+        early.iter().take_while(|message| put(message)).count()
+    }
+
     /// Says hello and passes on what the supernode says, until it does not; returns why.
     async fn talk(
         &self,
         mut client: SupernodeClient<Connection>,
         outgoing: Outgoing<proto::PeerFrame>,
-        advertised: SocketAddr,
+        opening: Opening,
         opened: &mut bool,
     ) -> Result<String, Deaf> {
-        self.tell(ControlEvent::Up { advertised }).await?;
+        let Opening {
+            session,
+            early,
+            advertised,
+        } = opening;
+        if matches!(*self.shared.line.lock(), Line::Early(_)) {
+            self.tell(ControlEvent::Dialled).await?;
+        }
         let mut incoming = match timeout(DIAL_TIMEOUT, client.session(outgoing)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Ok(status_line(&status)),
             Err(_) => return Ok("the supernode does not answer".to_owned()),
         };
+        if self.cancel.is_cancelled() {
+            return Err(Deaf);
+        }
         *opened = true;
+        {
+            let mut line = self.shared.line.lock();
+            if let Line::Early(messages) = &mut *line {
+                for message in messages.drain(..).skip(early) {
+                    // The queue takes as many as are kept.
+                    let _ = session.queue.try_send(message);
+                }
+            }
+            *line = Line::Up(session);
+        }
+        self.tell(ControlEvent::Up { advertised }).await?;
         let Err(reason) = self.pass_on(&mut incoming).await?;
         Ok(reason)
     }

@@ -144,6 +144,15 @@ impl TryFrom<proto::FromPeer> for FromPeer {
                 let task = id("a task", &m.task)?;
                 FromPeer::ReturnLease { task, first, end }
             }
+            Kind::OriginFailed(m) => {
+                let (first, end) = span(m.pieces)?;
+                FromPeer::OriginFailed {
+                    task: id("a task", &m.task)?,
+                    first,
+                    end,
+                    error: error(m.error.ok_or(Invalid::Missing("an error"))?)?,
+                }
+            }
             Kind::OfferLease(m) => {
                 let (first, end) = span(m.pieces)?;
                 let task = id("a task", &m.task)?;
@@ -252,6 +261,10 @@ impl TryFrom<proto::ToPeer> for ToPeer {
                     }
                 },
                 pieces: runs(m.pieces)?,
+            },
+            Kind::OriginFailed(m) => ToPeer::OriginFailed {
+                task: id("a task", &m.task)?,
+                error: error(m.error.ok_or(Invalid::Missing("an error"))?)?,
             },
             Kind::Measure(m) => {
                 list("peers to measure", m.peers.len(), MAX_MEASURED)?;
@@ -487,6 +500,7 @@ fn trouble(what: proto::trouble::What, piece: u32) -> Result<Trouble, Invalid> {
         What::Unspecified => Err(Invalid::Missing("a trouble's kind")),
         What::Slow => Ok(Trouble::Slow),
         What::Gone => Ok(Trouble::Gone),
+        What::Unreachable => Ok(Trouble::Unreachable),
         What::Corrupt => Ok(Trouble::Corrupt {
             piece: PieceIndex::new(piece),
         }),
@@ -523,9 +537,12 @@ fn error(error: proto::Error) -> Result<Error, Invalid> {
         proto::Kind::Cancelled => Kind::Cancelled,
         proto::Kind::Internal => Kind::Internal,
     };
-    let value = Error::new(who, kind, error.what).retryable(error.retryable);
-    Ok(match error.hint {
-        Some(hint) => value.hint(hint),
-        None => value,
-    })
+    let mut value = Error::new(who, kind, error.what).retryable(error.retryable);
+    if let Some(hint) = error.hint {
+        value = value.hint(hint);
+    }
+    if let Some(millis) = error.retry_after_millis {
+        value = value.retry_after(Duration::from_millis(millis));
+    }
+    Ok(value)
 }

@@ -80,6 +80,19 @@ impl From<FromPeer> for proto::FromPeer {
             FromPeer::ReturnLease { task, first, end } => {
                 Kind::ReturnLease(span(&task, first, end))
             }
+            FromPeer::OriginFailed {
+                task,
+                first,
+                end,
+                error: value,
+            } => {
+                let proto::Span { task, pieces } = span(&task, first, end);
+                Kind::OriginFailed(proto::OriginFailure {
+                    task,
+                    pieces,
+                    error: Some(error(&value)),
+                })
+            }
             FromPeer::OfferLease { task, first, end } => Kind::OfferLease(span(&task, first, end)),
             FromPeer::Pulse { task, bytes } => Kind::Pulse(proto::Pulse {
                 task: task_bytes(&task),
@@ -95,7 +108,7 @@ impl From<FromPeer> for proto::FromPeer {
                 what: what(trouble).into(),
                 piece: match trouble {
                     Trouble::Corrupt { piece } => piece.get(),
-                    Trouble::Slow | Trouble::Gone => 0,
+                    Trouble::Slow | Trouble::Gone | Trouble::Unreachable => 0,
                 },
             }),
             FromPeer::Poison { task } => Kind::Poison(task_only(&task)),
@@ -147,6 +160,10 @@ impl From<ToPeer> for proto::ToPeer {
             ToPeer::Lease { task, first, end } => Kind::Lease(span(&task, first, end)),
             ToPeer::LeaseEnded { task, first, end } => Kind::LeaseEnded(span(&task, first, end)),
             ToPeer::Ended { task, length } => Kind::Ended(ended(&task, length)),
+            ToPeer::OriginFailed { task, error: value } => Kind::OriginFailed(proto::OriginDown {
+                task: task_bytes(&task),
+                error: Some(error(&value)),
+            }),
             ToPeer::Poisoned { task } => Kind::Poisoned(task_only(&task)),
             ToPeer::Unknown { task } => Kind::Unknown(task_only(&task)),
             ToPeer::Changed { key } => Kind::Changed(proto::KeyOnly {
@@ -377,6 +394,7 @@ fn what(trouble: Trouble) -> proto::trouble::What {
     match trouble {
         Trouble::Slow => What::Slow,
         Trouble::Gone => What::Gone,
+        Trouble::Unreachable => What::Unreachable,
         Trouble::Corrupt { .. } => What::Corrupt,
     }
 }
@@ -416,5 +434,8 @@ fn error(error: &Error) -> proto::Error {
         what: error.what().to_owned(),
         hint: error.advice().map(str::to_owned),
         retryable: error.is_retryable(),
+        retry_after_millis: error
+            .pause()
+            .map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
     }
 }

@@ -70,6 +70,7 @@ impl Bounded for FromPeer {
                 Learned::Failed { error } => error.check(),
                 Learned::Unshareable => Ok(()),
             },
+            FromPeer::OriginFailed { error, .. } => error.check(),
             FromPeer::Have { gained, lost, .. } => {
                 list("runs", gained.len(), MAX_PIECES)?;
                 list("runs", lost.len(), MAX_PIECES)
@@ -100,7 +101,7 @@ impl Bounded for ToPeer {
                 known.meta.check()
             }
             ToPeer::Learn { stale, .. } => stale.as_ref().map_or(Ok(()), |(_, meta)| meta.check()),
-            ToPeer::Refused { error, .. } => error.check(),
+            ToPeer::Refused { error, .. } | ToPeer::OriginFailed { error, .. } => error.check(),
             ToPeer::Parents { parents, .. } => parents.check(),
             ToPeer::Digests { digests, .. } => list("digests", digests.len(), MAX_PIECES),
             ToPeer::Copies { pieces, .. } => list("runs", pieces.len(), MAX_PIECES),

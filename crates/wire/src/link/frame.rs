@@ -59,6 +59,8 @@ pub enum ToParent {
         /// Which.
         request: u32,
     },
+    /// Answer with [`ToChild::Here`]: nothing has been heard of the parent for a while.
+    AreYouThere,
 }
 
 /// Why a parent does not serve a request.
@@ -113,6 +115,8 @@ pub enum ToChild {
         /// Why.
         refusal: Refusal,
     },
+    /// The answer to [`ToParent::AreYouThere`].
+    Here,
 }
 
 mod kind {
@@ -122,11 +126,13 @@ mod kind {
     pub const WANT: u8 = 4;
     pub const CANCEL: u8 = 5;
     pub const URGE: u8 = 6;
+    pub const ARE_YOU_THERE: u8 = 7;
     pub const HOLDS: u8 = 16;
     pub const RECEIVING: u8 = 17;
     pub const LOST: u8 = 18;
     pub const DONE: u8 = 19;
     pub const REFUSED: u8 = 20;
+    pub const HERE: u8 = 21;
     pub const DATA: u8 = 32;
 }
 pub(super) use kind::DATA;
@@ -205,6 +211,7 @@ impl ToParent {
             ToParent::Cancel { request } => {
                 frame(out, kind::CANCEL, |out| out.put_u32(*request));
             }
+            ToParent::AreYouThere => frame(out, kind::ARE_YOU_THERE, |_| {}),
         }
     }
 
@@ -233,6 +240,7 @@ impl ToParent {
             kind::CANCEL => ToParent::Cancel {
                 request: take_u32(&mut payload)?,
             },
+            kind::ARE_YOU_THERE => ToParent::AreYouThere,
             other => return Err(broken(format!("frame of unknown kind {other}"))),
         };
         all_read(payload, message)
@@ -261,6 +269,7 @@ impl ToChild {
                     Refusal::Busy => 1,
                 });
             }),
+            ToChild::Here => frame(out, kind::HERE, |_| {}),
         }
     }
 
@@ -299,6 +308,7 @@ impl ToChild {
                     _ => return Err(broken("a refusal of unknown reason")),
                 },
             },
+            kind::HERE => ToChild::Here,
             other => return Err(broken(format!("frame of unknown kind {other}"))),
         };
         all_read(payload, message)
@@ -394,6 +404,7 @@ mod tests {
                 request,
                 refusal: Refusal::Busy
             }),
+            Just(ToChild::Here),
         ]
     }
 
@@ -415,6 +426,7 @@ mod tests {
             }),
             any::<(u32, u32)>().prop_map(|(request, urgency)| ToParent::Urge { request, urgency }),
             any::<u32>().prop_map(|request| ToParent::Cancel { request }),
+            Just(ToParent::AreYouThere),
         ]
     }
 

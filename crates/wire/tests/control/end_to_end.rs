@@ -75,7 +75,7 @@ async fn a_supernode_that_restarts_is_met_again() {
     let mut server = Server::on(TcpListener::bind(addr).await.unwrap());
     peer.up().await;
     assert!(peer.control.send(pulse(1)));
-    server.connected().await;
+    let _session = server.connected().await;
     assert_eq!(server.message().await, pulse(1));
     server.stop().await;
 }
@@ -91,9 +91,7 @@ async fn the_next_supernode_of_the_list_serves() {
     let names = [refusing, hung.local_addr().unwrap(), server.addr].map(|addr| addr.to_string());
     let mut peer = Peer::start(&names);
     peer.up().await;
-    peer.down().await;
-    peer.up().await;
-    server.connected().await;
+    let _session = server.connected().await;
 }
 
 #[tokio::test]
@@ -105,7 +103,53 @@ async fn down_is_told_once_when_nobody_answers() {
     peer.down().await;
     let mut server = Server::on(TcpListener::bind(addr).await.unwrap());
     peer.up().await;
-    server.connected().await;
+    let _session = server.connected().await;
+}
+
+#[tokio::test]
+async fn who_accepts_and_says_nothing_is_no_supernode() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut peer = Peer::at(mute.local_addr().unwrap());
+    peer.down().await;
+    assert!(!peer.control.is_up() && !peer.control.send(pulse(1)));
+    // The same in every later attempt: three of them are accepted, none is told.
+    for _ in 0..4 {
+        soon(mute.accept()).await.unwrap();
+    }
+    assert!(peer.events.try_recv().is_err());
+    assert!(!peer.control.is_up());
+}
+
+#[tokio::test]
+async fn who_resets_connections_is_no_supernode() {
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = rude.local_addr().unwrap();
+    let resets = tokio::spawn(async move {
+        for _ in 0..4 {
+            let (stream, _) = rude.accept().await.unwrap();
+            stream.set_zero_linger().unwrap();
+        }
+    });
+    let mut peer = Peer::at(addr);
+    peer.down().await;
+    soon(resets).await.unwrap();
+    assert!(peer.events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_said_early_comes_along_with_the_first_hello_that_is_answered() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut server = Server::start().await;
+    let mute = mute.local_addr().unwrap().to_string();
+    let mut peer = Peer::start(&[mute, server.addr.to_string()]);
+    assert!(peer.control.send(pulse(1)) && peer.control.send(pulse(2)));
+    assert!(!peer.control.is_up());
+    peer.up().await;
+    assert!(peer.control.send(pulse(3)));
+    let _session = server.connected().await;
+    for bytes in 1..=3 {
+        assert_eq!(server.message().await, pulse(bytes));
+    }
 }
 
 #[tokio::test]

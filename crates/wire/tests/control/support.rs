@@ -119,8 +119,14 @@ impl Peer {
         Self::start(&[addr.to_string()])
     }
 
+    /// The next event, but those that only say that something accepted a connection.
     pub async fn event(&mut self) -> ControlEvent {
-        soon(self.events.recv()).await.expect("the client lives")
+        loop {
+            match soon(self.events.recv()).await.expect("the client lives") {
+                ControlEvent::Dialled => {}
+                event => return event,
+            }
+        }
     }
 
     pub async fn up(&mut self) -> SocketAddr {

@@ -141,6 +141,7 @@ async fn register(
     let pieces: Vec<&[u8]> = content.bytes().chunks(MIB).collect();
     while let Some(event) = events.recv().await {
         match event {
+            ControlEvent::Dialled => {}
             ControlEvent::Up { .. } => {
                 let shown = url.to_owned();
                 assert!(control.send(FromPeer::Register(Register {

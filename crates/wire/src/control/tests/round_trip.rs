@@ -144,13 +144,17 @@ fn error() -> impl Strategy<Value = Error> {
         any::<String>(),
         hint,
         any::<bool>(),
+        option::of(0..=86_400_000u64),
     )
-        .prop_map(|(who, kind, what, hint, retry)| {
-            let error = Error::new(who, kind, what).retryable(retry);
-            match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
+        .prop_map(|(who, kind, what, hint, retry, pause)| {
+            let mut error = Error::new(who, kind, what).retryable(retry);
+            if let Some(hint) = hint {
+                error = error.hint(hint);
             }
+            if let Some(millis) = pause {
+                error = error.retry_after(Duration::from_millis(millis));
+            }
+            error
         })
 }
 
@@ -209,7 +213,12 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
     let corrupt = Trouble::Corrupt {
         piece: PieceIndex::new(7),
     };
-    let trouble = select(vec![Trouble::Slow, Trouble::Gone, corrupt]);
+    let trouble = select(vec![
+        Trouble::Slow,
+        Trouble::Gone,
+        Trouble::Unreachable,
+        corrupt,
+    ]);
     prop_oneof![
         register.prop_map(|(key, shown, start, content)| FromPeer::Register(Register {
             key,
@@ -259,6 +268,12 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         }),
         span().prop_map(|(task, first, end)| FromPeer::ReturnLease { task, first, end }),
         span().prop_map(|(task, first, end)| FromPeer::OfferLease { task, first, end }),
+        (span(), error()).prop_map(|((task, first, end), error)| FromPeer::OriginFailed {
+            task,
+            first,
+            end,
+            error
+        }),
         (task(), any::<u64>()).prop_map(|(task, bytes)| FromPeer::Pulse { task, bytes }),
         (task(), peer(), trouble).prop_map(|(task, peer, trouble)| FromPeer::Trouble {
             task,
@@ -288,6 +303,7 @@ fn to_peer() -> impl Strategy<Value = ToPeer> {
         (key(), option::of((task(), meta()))).prop_map(|(key, stale)| ToPeer::Learn { key, stale }),
         key().prop_map(|key| ToPeer::Direct { key }),
         (key(), error()).prop_map(|(key, error)| ToPeer::Refused { key, error }),
+        (task(), error()).prop_map(|(task, error)| ToPeer::OriginFailed { task, error }),
         (task(), parents()).prop_map(|(task, parents)| ToPeer::Parents { task, parents }),
         (task(), digests()).prop_map(|(task, digests)| ToPeer::Digests { task, digests }),
         span().prop_map(|(task, first, end)| ToPeer::Lease { task, first, end }),

@@ -1,0 +1,82 @@
+//! What is left when a driver ends.
+
+use pantala_core::{Geometry, ResourceKey, TaskId};
+use pantala_store::{Budget, Eviction};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::{rates::TaskRates, stream::Counted};
+
+const TASK: TaskId = TaskId::from_bytes([7; 32]);
+
+fn leftovers() -> Leftovers {
+    let tasks = Arc::new(Tasks::default());
+    let store = Store::new(Budget::new(16 << 20), Eviction::default());
+    let pieces = store.open(TASK, Geometry::new(Some(1 << 20)));
+    let (handle, _) = tasks.get_or_insert(TASK, || {
+        Arc::new(TaskHandle {
+            id: TASK,
+            key: ResourceKey::of_url("http://origin/file", b"", pantala_core::Class::Anonymous),
+            resources: Default::default(),
+            shown: String::new(),
+            meta: Default::default(),
+            pieces,
+            readers: Default::default(),
+            commands: mpsc::channel(1).0,
+            rates: TaskRates::default(),
+            planned: Mutex::new(Planned::Unknown),
+            proven: false.into(),
+            broken: false.into(),
+            awaited: 0.into(),
+            read_ahead: false.into(),
+        })
+    });
+    Leftovers {
+        handle,
+        tasks,
+        store,
+    }
+}
+
+fn source() -> OriginSource {
+    OriginSource {
+        url: "http://origin/file".parse().unwrap(),
+        headers: Default::default(),
+        allowed: true,
+    }
+}
+
+fn counted() -> Arc<Counted> {
+    Counted::new(&watch::channel(0).0).into()
+}
+
+/// A driver that panics takes its readers and its place in the table of tasks along.
+#[tokio::test]
+async fn no_reader_waits_for_a_driver_that_panicked() {
+    let leftovers = leftovers();
+    let (handle, tasks) = (leftovers.handle.clone(), leftovers.tasks.clone());
+    let reader = handle
+        .readers
+        .open(PieceIndex::new(0), None, source(), false, counted());
+    let driver = tokio::spawn(async move {
+        let _leftovers = leftovers;
+        panic!("a defect");
+    });
+    assert!(driver.await.unwrap_err().is_panic());
+    reader.waker.notified().await;
+    assert_eq!(reader.failure().unwrap().kind(), Kind::Internal);
+    assert!(tasks.get(&TASK).is_none() && handle.pieces.is_closed());
+}
+
+/// A driver that ends well has told its readers why; that stands.
+#[tokio::test]
+async fn what_a_driver_told_its_readers_stands() {
+    let leftovers = leftovers();
+    let handle = leftovers.handle.clone();
+    let reader = handle
+        .readers
+        .open(PieceIndex::new(0), None, source(), false, counted());
+    handle.readers.fail(&error::stopping());
+    drop(leftovers);
+    assert_eq!(reader.failure().unwrap().kind(), Kind::Cancelled);
+}
