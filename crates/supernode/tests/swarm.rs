@@ -168,6 +168,8 @@ async fn the_second_peer_is_sent_to_the_first() {
     let mut told = known.meta.clone();
     let left = told.fresh_for.take();
     told.age = std::time::Duration::ZERO;
+    // The supernode says into which pieces it cuts the content.
+    assert_eq!(told.piece_size.take(), Some(1 << 20));
     assert!(left.is_some_and(|left| left <= std::time::Duration::from_secs(10)));
     assert_eq!((known.task, &told), (task(), &meta));
     let parents = known.parents;
