@@ -337,3 +337,39 @@ fn a_refusal_of_another_method_ends_an_admission() {
         assert_eq!(answer.status, 403, "{} bytes", answer.body.len());
     }
 }
+
+#[test]
+fn a_refusal_of_a_manifest_ends_the_admission_to_its_repository() {
+    let blob = Content::new(1820, 2 * MIB);
+    let blob_path = format!("/v2/team/app/blobs/sha256:{}", blob.sha256());
+    let manifest = Content::of(br#"{"schemaVersion":2}"#.to_vec());
+    let tag = "/v2/team/app/manifests/v1";
+    let site = Site::new();
+    for reader in [BOB, ALICE] {
+        site.serve_to(reader, &blob_path, Page::of(&blob).named());
+        site.serve_to(reader, tag, Page::of(&manifest).named());
+    }
+    for path in [tag, &blob_path] {
+        site.serve(path, Page::unauthorized());
+    }
+    let supernode = Supernode::start();
+    let daemons = [(); 2].map(|()| Dfdaemon::start(&supernode, &["--remember-auth", "1h"]));
+    for reader in [BOB, ALICE] {
+        for daemon in &daemons {
+            assert_eq!(daemon.get(&site.url(tag), &[reader]).status, 200);
+            let answer = daemon.get(&site.url(&blob_path), &[reader]);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            blob.assert_bytes(&answer.body);
+        }
+    }
+    for path in [tag, &blob_path] {
+        site.revoke(ALICE, path);
+    }
+    for daemon in &daemons {
+        assert_eq!(daemon.get(&site.url(tag), &[ALICE]).status, 401);
+        let answer = daemon.get(&site.url(&blob_path), &[ALICE]);
+        assert_eq!(answer.status, 401, "{} bytes", answer.body.len());
+        let answer = daemon.get(&site.url(&blob_path), &[BOB]);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}

@@ -130,6 +130,39 @@ fn registries_below_one_host_are_told_apart() {
     }
 }
 
+/// What a repository answers with under a blob's name is no blob, though another repository of the
+/// same registry has that.
+#[test]
+fn a_login_page_at_a_blobs_url_is_not_mixed_with_the_blob_of_another_repository() {
+    let content = Content::new(1145, 2 * MIB);
+    let registry = Site::new();
+    let (open, closed) = (
+        blob_path("open/app", &content),
+        blob_path("closed/app", &content),
+    );
+    registry.serve(&open, blob(&content));
+    let page = Content::new(1146, 80_000);
+    registry.serve(&closed, Page::of(&page).etag("\"login\"").max_age(3600));
+    let two = Swarm::start(2, &[]);
+    let part = [("Range", "bytes=64-8255")];
+    for daemon in &two.daemons {
+        let answer = daemon.get(&registry.url(&open), &part);
+        answer.assert_is_part(&content, 64, 8255);
+        let answer = daemon.get(&registry.url(&closed), &part);
+        // The blob is no secret, so that it may be the answer; but then with its own headers.
+        if content.leaks_into(&answer.body) {
+            answer.assert_is_part(&content, 64, 8255);
+            let own = format!("\"sha256:{}\"", content.sha256());
+            assert_eq!(answer.header("etag"), Some(own.as_str()));
+        } else {
+            assert_ne!(
+                answer.header("content-range"),
+                Some("bytes 64-8255/2097152")
+            );
+        }
+    }
+}
+
 /// A private blob that Alice has read, and what others get who know its digest.
 struct Warm {
     content: Content,
@@ -228,6 +261,26 @@ fn a_redirect_to_a_login_page_admits_nobody() {
     let warm = Warm::start(1130, Page::redirect(&gateway.url("/login")));
     warm.assert_kept_from(&warm.registry, &[None, Some(STRANGER)]);
     warm.assert_shared();
+}
+
+#[test]
+fn a_login_page_does_not_get_a_blobs_name() {
+    let warm = Warm::start(1135, Page::login());
+    for daemon in &warm.two.daemons {
+        for target in [
+            proxied(&warm.registry, &warm.path),
+            mirrored(&warm.registry, &warm.path),
+        ] {
+            for method in ["GET", "HEAD"] {
+                let answer = ask(daemon.addr(), method, &target, &[], b"");
+                assert_eq!(
+                    answer.header("docker-content-digest"),
+                    None,
+                    "{method} {target}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -332,6 +385,37 @@ fn what_is_unprotected_later_is_public_then() {
         daemon.get(&url, &[]).assert_is(&content);
         daemon.get(&url, &[ALICE]).assert_is(&content);
     }
+}
+
+#[test]
+fn an_unchanged_answers_headers_are_taken_over() {
+    let content = Content::new(1320, MIB + 1);
+    let site = Site::new();
+    let page = |name: &str| {
+        let disposition = format!("attachment; filename={name}");
+        let page = Page::of(&content).etag("\"v1\"");
+        page.header("Content-Disposition", &disposition)
+    };
+    site.serve("/f", page("old").max_age(1));
+    let two = Swarm::start(2, &[]);
+    let url = site.url("/f");
+    for daemon in &two.daemons {
+        daemon.get(&url, &[]).assert_is(&content);
+    }
+    site.serve("/f", page("new").max_age(3600));
+    until("a revalidation", || {
+        two.daemons[0].get(&url, &[]).assert_is(&content);
+        let hits = site.hits_at("/f");
+        hits.iter().any(|hit| hit.status == 304).then_some(())
+    });
+    for daemon in &two.daemons {
+        let answer = daemon.get(&url, &[]);
+        answer.assert_is(&content);
+        let disposition = answer.header("content-disposition");
+        assert_eq!(disposition, Some("attachment; filename=new"));
+        assert_eq!(answer.header("cache-control"), Some("max-age=3600"));
+    }
+    assert_eq!(site.sent_of(&content), content.len());
 }
 
 /// Alice's and Bob's files stand at one URL, and these validators are the same for both.
