@@ -70,6 +70,9 @@ impl Content {
 
     /// Whether any 64 bytes of it that begin at a multiple of 64 are among these bytes.
     pub fn leaks_into(&self, bytes: &[u8]) -> bool {
+        if bytes.len() < 64 {
+            return false;
+        }
         // Where a block may begin is told by three bytes: to look each window up would take seconds.
         let index = |bytes: &[u8]| {
             let [a, b, c] = [bytes[0], bytes[1], bytes[2]].map(usize::from);
