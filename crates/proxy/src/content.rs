@@ -27,6 +27,11 @@ use crate::{
 /// be an endless stream whose first event is far away.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
+/// A mark on an answer that gives shared content, opened under the name that was asked for, and not
+/// what an origin said to this client alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shared;
+
 /// What a client asks for.
 pub(crate) struct Ask {
     pub url: Url,
@@ -158,6 +163,7 @@ async fn head(context: &Context, parts: Parts, mut asked: ContentRequest) -> Rep
     };
     let mut reply = Response::new(ReplyBody::default());
     put_meta(reply.headers_mut(), &meta);
+    reply.extensions_mut().insert(Shared);
     if conditions::is_unchanged(&parts.headers, &meta) {
         unchanged(&mut reply);
     } else if let Some(length) = meta.length {
@@ -303,6 +309,7 @@ fn reply_with(asked: &HeaderMap, ranged: bool, content: Content, first: Option<B
     } = content;
     let mut reply = Response::new(ReplyBody::default());
     put_meta(reply.headers_mut(), &meta);
+    reply.extensions_mut().insert(Shared);
     if conditions::is_unchanged(asked, &meta) {
         unchanged(&mut reply);
         return reply;

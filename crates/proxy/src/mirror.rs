@@ -6,7 +6,7 @@ use pantala_core::ContentDigest;
 use url::Url;
 
 use crate::{
-    content::{self, Ask},
+    content::{self, Ask, Shared},
     forward,
     guard::Pages,
     reply::{self, Reply},
@@ -52,7 +52,7 @@ async fn at(context: &Context, request: Request<Incoming>, url: Url, what: What)
                 way: Way::Stream,
             };
             let mut reply = content::answer(context, request, ask).await;
-            if reply.status().is_success() {
+            if reply.status().is_success() && reply.extensions().get::<Shared>().is_some() {
                 complete(&mut reply, &digest, kind);
             }
             reply
@@ -91,7 +91,8 @@ fn nobody(path: &str) -> Reply {
     reply::text(StatusCode::NOT_FOUND, line)
 }
 
-/// What clients expect of a content though some storage hosts do not send it.
+/// What clients expect of a content though some storage hosts do not send it. Not for an answer that
+/// is passed on: it may be anything, and nobody has vouched for it.
 fn complete(reply: &mut Reply, digest: &ContentDigest, kind: Kind) {
     let headers = reply.headers_mut();
     if kind == Kind::Blob {

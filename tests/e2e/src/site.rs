@@ -113,6 +113,17 @@ impl Site {
         format!("http://{}{path}", self.addr)
     }
 
+    /// The value of `--upstream` that lets a mirror reach it under its address: on this host itself no
+    /// registry is meant that nobody set up.
+    pub fn upstream(&self) -> String {
+        format!("{}={}", self.addr, self.url(""))
+    }
+
+    /// A path at a mirror that has it as [`Self::upstream`], as containerd names a registry.
+    pub fn mirrored(&self, path: &str) -> String {
+        format!("{path}?ns={}", self.addr)
+    }
+
     /// Answers everybody at this path so from now on, but those who have a page of their own.
     pub fn serve(&self, path: &str, page: Page) {
         self.change(path, |answers| answers.to_all = Some(page));

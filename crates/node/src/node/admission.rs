@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use hashlink::LruCache;
 use http::{HeaderMap, StatusCode};
-use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
-use pantala_origin::{Harmless, Place, Served, is_signed};
+use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, TaskId, Validators, Who};
+use pantala_origin::{Harmless, OriginResponse, Place, Served, is_signed};
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 use url::Url;
@@ -165,7 +165,7 @@ impl Node {
         let served = answer
             .await
             .inspect_err(|error| self.forget_admission(request, error))?;
-        if !is_evidence(&served, meta, request) {
+        if !is_evidence(&Says::from(&served), meta, request) {
             let what = "the origin has something else for these credentials";
             return Err(Error::new(Who::Origin, Kind::Changed, what));
         }
@@ -213,19 +213,46 @@ impl Node {
     }
 }
 
+/// What an origin's answer says of the content that it serves.
+pub(super) struct Says {
+    digest: Option<ContentDigest>,
+    validators: Validators,
+    length: Option<u64>,
+}
+
+impl From<&Served> for Says {
+    fn from(served: &Served) -> Self {
+        Self {
+            digest: served.digest(),
+            validators: served.validators(),
+            length: served.length,
+        }
+    }
+}
+
+impl From<&OriginResponse> for Says {
+    fn from(response: &OriginResponse) -> Self {
+        Self {
+            digest: response.digest(),
+            validators: response.meta.validators.clone(),
+            length: response.meta.length,
+        }
+    }
+}
+
 /// Whether an origin's answer to a reader shows that it would serve this very content: the digest that
 /// names it, or the same strong validator. That it answers, how long the content is and when
 /// it was changed are no evidence.
-pub(super) fn is_evidence(served: &Served, meta: &ContentMeta, request: &ContentRequest) -> bool {
-    let as_long = match (served.length, meta.length) {
+pub(super) fn is_evidence(says: &Says, meta: &ContentMeta, request: &ContentRequest) -> bool {
+    let as_long = match (says.length, meta.length) {
         (Some(a), Some(b)) => a == b,
         _ => true,
     };
-    let named = match (served.digest(), request.digest) {
+    let named = match (says.digest, request.digest) {
         (Some(said), Some(digest)) => said == digest,
         _ => false,
     };
-    as_long && (named || meta.validators.vouch_for(&served.validators()))
+    as_long && (named || meta.validators.vouch_for(&says.validators))
 }
 
 /// Names credentials at a place without keeping them.

@@ -17,7 +17,9 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use super::{
-    Content, ContentRequest, Node, Opened, Range, admission::is_evidence, request::bounds,
+    Content, ContentRequest, Node, Opened, Range,
+    admission::{Says, is_evidence},
+    request::bounds,
 };
 use crate::{
     alone::Place,
@@ -260,7 +262,8 @@ impl Node {
             }
         };
         let unfit = self.unfit(&response.meta);
-        if unfit.is_some() || !self.is_shareable(&response, &request, key.class()) {
+        let joins = self.may_join(&response, stale.as_ref(), &request);
+        if unfit.is_some() || !joins || !self.is_shareable(&response, &request, key.class()) {
             owed.say(match unfit {
                 // Others may have the memory for it.
                 Some(error) if error.kind() == Kind::NoMemory => {
@@ -456,11 +459,13 @@ impl Node {
         let Ok(served) = served.await else {
             return Ok(None);
         };
-        Ok(is_evidence(&served, meta, request).then(|| ContentMeta {
-            fresh_for: Some(FOR_EVER),
-            age: Duration::ZERO,
-            ..meta.clone()
-        }))
+        Ok(
+            is_evidence(&Says::from(&served), meta, request).then(|| ContentMeta {
+                fresh_for: Some(FOR_EVER),
+                age: Duration::ZERO,
+                ..meta.clone()
+            }),
+        )
     }
 
     pub(super) async fn direct(&self, request: ContentRequest) -> Result<Opened, Refused> {
@@ -575,6 +580,24 @@ impl Node {
             learned,
             stream,
         })
+    }
+
+    /// Whether an answer may become part of the content that its name stands for here already, or at
+    /// other peers (`stale`): only with the evidence that lets a reader in. A page that somebody answers
+    /// with under the same name would lend its headers to the content's bytes.
+    fn may_join(
+        &self,
+        response: &OriginResponse,
+        stale: Option<&Stale>,
+        request: &ContentRequest,
+    ) -> bool {
+        let Some(task) = key::content(request, &self.inner.config.filter_query) else {
+            return true;
+        };
+        let says = Says::from(response);
+        let here = self.inner.ports.tasks.get(&task);
+        let here = here.is_none_or(|task| is_evidence(&says, &task.meta.read(), request));
+        here && stale.is_none_or(|(_, meta)| is_evidence(&says, meta, request))
     }
 
     /// Whether others than who asked may have a response, and would want it.

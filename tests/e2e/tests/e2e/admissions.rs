@@ -68,7 +68,7 @@ impl Registry {
     /// One node pulls the image at its own mirror, as runtimes do.
     fn pull(&self, daemon: &Dfdaemon, token: &str) {
         let get = |path: &str, content: &Content| {
-            let target = format!("{path}?ns={}", self.site.addr());
+            let target = self.site.mirrored(path);
             let answer = daemon.get(&target, &[("Authorization", token)]);
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
             content.assert_bytes(&answer.body);
@@ -99,8 +99,9 @@ fn blob_path(blob: &Content) -> String {
 fn pull_everywhere(seed: u64, tokens: &[String]) {
     let registry = Registry::start(seed, tokens);
     let supernode = Supernode::start();
+    let flags = ["--upstream", &registry.site.upstream()];
     let daemons: Vec<Dfdaemon> = (0..NODES)
-        .map(|_| Dfdaemon::start(&supernode, &[]))
+        .map(|_| Dfdaemon::start(&supernode, &flags))
         .collect();
     for _ in 0..2 {
         thread::scope(|scope| {

@@ -353,10 +353,12 @@ fn a_refusal_of_a_manifest_ends_the_admission_to_its_repository() {
         site.serve(path, Page::unauthorized());
     }
     let supernode = Supernode::start();
-    let daemons = [(); 2].map(|()| Dfdaemon::start(&supernode, &["--remember-auth", "1h"]));
+    let upstream = site.upstream();
+    let flags = ["--remember-auth", "1h", "--upstream", &upstream];
+    let daemons = [(); 2].map(|()| Dfdaemon::start(&supernode, &flags));
     for reader in [BOB, ALICE] {
         for daemon in &daemons {
-            assert_eq!(daemon.get(&site.url(tag), &[reader]).status, 200);
+            assert_eq!(daemon.get(&site.mirrored(tag), &[reader]).status, 200);
             let answer = daemon.get(&site.url(&blob_path), &[reader]);
             assert_eq!(answer.status, 200, "{}", answer.text());
             blob.assert_bytes(&answer.body);
@@ -365,8 +367,16 @@ fn a_refusal_of_a_manifest_ends_the_admission_to_its_repository() {
     for path in [tag, &blob_path] {
         site.revoke(ALICE, path);
     }
-    for daemon in &daemons {
-        assert_eq!(daemon.get(&site.url(tag), &[ALICE]).status, 401);
+    // A client that looks a tag up is answered by the registry: at the mirror always, through the
+    // proxy when it does not want to hear what is known already.
+    let lookups = [
+        (site.mirrored(tag), vec![ALICE]),
+        (site.url(tag), vec![ALICE, ("Cache-Control", "no-cache")]),
+    ];
+    for (daemon, (tag, headers)) in daemons.iter().zip(&lookups) {
+        let remembered = daemon.get(&site.url(&blob_path), &[ALICE]);
+        assert_eq!(remembered.status, 200, "{}", remembered.text());
+        assert_eq!(daemon.get(tag, headers).status, 401);
         let answer = daemon.get(&site.url(&blob_path), &[ALICE]);
         assert_eq!(answer.status, 401, "{} bytes", answer.body.len());
         let answer = daemon.get(&site.url(&blob_path), &[BOB]);

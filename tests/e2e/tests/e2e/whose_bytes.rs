@@ -32,7 +32,11 @@ fn a_liar_was_asked_first(seed: u64, way: impl Fn(&Site, &str) -> String, range:
     let name = format!("sha256:{}", good.sha256());
     liar.serve(&path, Page::of(&bad).header("Docker-Content-Digest", &name));
     registry.serve(&path, blob(&good));
-    let two = Swarm::start(2, &[]);
+    let upstreams = [&liar, &registry].map(Site::upstream);
+    let two = Swarm::start(
+        2,
+        &["--upstream", &upstreams[0], "--upstream", &upstreams[1]],
+    );
     let (one, other) = (&two.daemons[0], &two.daemons[1]);
     let range: Vec<(&str, &str)> = [("Range", range)]
         .into_iter()
@@ -67,7 +71,7 @@ fn proxied(site: &Site, path: &str) -> String {
 
 /// At the mirror, as containerd names a registry.
 fn mirrored(site: &Site, path: &str) -> String {
-    format!("{path}?ns={}", site.addr())
+    site.mirrored(path)
 }
 
 #[test]
@@ -168,6 +172,8 @@ struct Warm {
     content: Content,
     path: String,
     registry: Site,
+    /// Somebody else's host.
+    stranger: Site,
     two: Swarm,
 }
 
@@ -180,13 +186,19 @@ impl Warm {
         registry.serve(&path, others);
         registry.serve_to(ALICE, &path, blob(&content));
         registry.serve_to(BOB, &path, blob(&content));
-        let two = Swarm::start(2, &[]);
+        let stranger = Site::new();
+        let upstreams = [&registry, &stranger].map(Site::upstream);
+        let two = Swarm::start(
+            2,
+            &["--upstream", &upstreams[0], "--upstream", &upstreams[1]],
+        );
         let answer = two.daemons[0].get(&registry.url(&path), &[ALICE]);
         answer.assert_is(&content);
         Self {
             content,
             path,
             registry,
+            stranger,
             two,
         }
     }
@@ -224,7 +236,7 @@ impl Warm {
 #[test]
 fn a_private_blob_is_not_for_those_who_know_its_digest_and_another_host() {
     let warm = Warm::start(1100, Page::unauthorized());
-    let stranger = Site::new();
+    let stranger = &warm.stranger;
     let same_length = Content::new(1101, warm.content.len() as usize);
     for page in [
         Page::login(),
@@ -233,7 +245,7 @@ fn a_private_blob_is_not_for_those_who_know_its_digest_and_another_host() {
         Page::of(&same_length).etag(&format!("\"sha256:{}\"", warm.content.sha256())),
     ] {
         stranger.serve(&warm.path, page);
-        warm.assert_kept_from(&stranger, &[None, Some(ALICE), Some(STRANGER)]);
+        warm.assert_kept_from(stranger, &[None, Some(ALICE), Some(STRANGER)]);
     }
     warm.assert_kept_from(&warm.registry, &[None, Some(STRANGER)]);
     warm.assert_shared();
@@ -273,6 +285,7 @@ fn a_login_page_does_not_get_a_blobs_name() {
         ] {
             for method in ["GET", "HEAD"] {
                 let answer = ask(daemon.addr(), method, &target, &[], b"");
+                assert_eq!(answer.status, 200, "{method} {target}");
                 assert_eq!(
                     answer.header("docker-content-digest"),
                     None,
