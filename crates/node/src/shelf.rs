@@ -39,6 +39,11 @@ impl Standing {
         fresh_for.saturating_sub(now.saturating_duration_since(self.at))
     }
 
+    /// Bytes of the whole content, where the answer said so.
+    pub fn length(&self) -> Option<u64> {
+        self.meta.length
+    }
+
     /// The answer as it is to be given now.
     pub fn meta(&self, now: Instant) -> ContentMeta {
         ContentMeta {

@@ -82,7 +82,7 @@ impl Node {
     pub fn known(&self, request: &ContentRequest) -> Option<ContentMeta> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&self.key(request), now)?;
-        let task = self.inner.ports.tasks.get(&standing.task)?;
+        let task = self.stands_for(&standing)?;
         let mut meta = standing.meta(now);
         meta.length = task.meta.read().length;
         (!meta.private || self.is_admitted(standing.task, request)).then_some(meta)

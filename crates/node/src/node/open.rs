@@ -28,6 +28,7 @@ use crate::{
     readers::{OriginSource, Reader},
     registration::Answer,
     run::ORIGIN_BUFFER,
+    shelf::Standing,
     stream::{Counted, StreamIo, StreamSetup},
     task::{Command, TaskHandle},
 };
@@ -185,21 +186,27 @@ impl Node {
     ) -> Option<Result<Content>> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&key, now)?;
-        let task = self.inner.ports.tasks.get(&standing.task)?;
-        if task.is_broken() {
-            return None;
-        }
+        self.stands_for(&standing)?;
         Some(self.attach(standing.task, standing.meta(now), request, opened, false))
+    }
+
+    /// The task that an answer on the shelf is of, where it is whole. A name may have been forgotten and
+    /// have come to stand for another content since, through another place: an answer of another
+    /// length is not of that.
+    pub(super) fn stands_for(&self, standing: &Standing) -> Option<Arc<TaskHandle>> {
+        let task = self.inner.ports.tasks.get(&standing.task)?;
+        let agrees = match (standing.length(), task.meta.read().length) {
+            (Some(said), Some(length)) => said == length,
+            _ => true,
+        };
+        (agrees && !task.is_broken()).then_some(task)
     }
 
     /// What stood behind a resource when it was last heard of, where its content is still here. The
     /// origin has to say whether it still does.
     fn kept(&self, key: &ResourceKey) -> Option<Stale> {
         let standing = self.inner.ports.shelf.last(key)?;
-        let task = self.inner.ports.tasks.get(&standing.task)?;
-        if task.is_broken() {
-            return None;
-        }
+        self.stands_for(&standing)?;
         let meta = standing.meta(Instant::now());
         Some((standing.task, Box::new(meta)))
     }
