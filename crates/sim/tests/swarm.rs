@@ -437,6 +437,8 @@ fn data_centres_that_nobody_labelled_take_each_byte_in_once() {
         // Without labels and without measuring.
         let mut blind = scenario;
         blind.swarm.locality = Locality::Labels;
+        // It takes about forty times as long, and how long is not what is shown here.
+        blind.limit = Duration::from_secs(300);
         let (blind, _) = complete(blind);
         assert!(blind.across_bytes > 2 * report.across_bytes, "{blind}");
     }
