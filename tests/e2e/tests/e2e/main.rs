@@ -10,6 +10,7 @@ mod credentials;
 mod daemon;
 mod faults;
 mod generations;
+mod histories;
 mod hostile;
 mod interception;
 mod large;
