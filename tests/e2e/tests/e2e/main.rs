@@ -10,7 +10,6 @@ mod credentials;
 mod daemon;
 mod faults;
 mod generations;
-mod histories;
 mod hostile;
 mod interception;
 mod large;
