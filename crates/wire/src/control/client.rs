@@ -365,7 +365,7 @@ impl Client {
     }
 
     /// Puts what was sent before any outcome into a session that is being opened; gives how much
-    /// that was. It stays where it is in case that nothing comes of this session either.
+    /// that was. It stays where it is in case that nothing comes of this one either.
     fn early(&self, session: &Session) -> usize {
         let line = self.shared.line.lock();
         let Line::Early(early) = &*line else {
