@@ -117,7 +117,15 @@ impl Way {
             let text = String::from_utf8_lossy(&done.stdout).to_lowercase();
             // A tunnel has a head of its own.
             let text = text.rsplit("\r\n\r\n").find(|head| !head.is_empty());
-            let own = ["date:", "server:", "connection:", "via:", "keep-alive:"];
+            // What a proxy says of the connection, and how old a cache says that its answer is.
+            let own = [
+                "age:",
+                "date:",
+                "server:",
+                "connection:",
+                "via:",
+                "keep-alive:",
+            ];
             let mut lines: Vec<String> = text
                 .unwrap_or_default()
                 .lines()
