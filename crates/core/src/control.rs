@@ -48,7 +48,7 @@ pub struct Register {
     pub content: Option<TaskId>,
 }
 
-/// What a peer knows a URL to answer.
+/// One resource, and the answer that a peer knows it to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownResource {
     /// The URL, and for whom.
@@ -61,14 +61,14 @@ pub struct KnownResource {
 /// the connection broke).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// What its readers asked for first.
+    /// The resource that this peer's readers asked for first.
     pub key: ResourceKey,
     /// The content that stood behind it, then.
     pub task: TaskId,
     /// What the first GET told of it.
     pub meta: ContentMeta,
-    /// What it still stands behind, as far as this peer knows. A version that has been replaced
-    /// stands behind nothing.
+    /// The resources that the content still stands behind, as far as this peer knows. A version that
+    /// has been replaced stands behind none.
     pub resources: Vec<KnownResource>,
     /// Pieces it holds.
     pub held: Vec<PieceRun>,
@@ -76,9 +76,9 @@ pub struct Resume {
     pub digests: Vec<(PieceIndex, PieceDigest)>,
     /// The piece its reader needs next.
     pub position: PieceIndex,
-    /// What it fetches from the origin, as `[first, end)` or up to the content's end: under a lease
-    /// of before, or because nobody was there to lease anything. It goes on with what is granted to
-    /// it anew.
+    /// The pieces that this peer fetches from the origin, as `[first, end)` or up to the content's
+    /// end: under an earlier lease, or because no supernode was there to lease anything. The peer
+    /// goes on with those that are granted to it anew.
     pub leases: Vec<PieceSpan>,
     /// The URL without credentials, for the operator's eyes only.
     pub shown: String,
@@ -208,7 +208,7 @@ pub enum FromPeer {
         first: PieceIndex,
         /// The piece after the last, or to the end.
         end: Option<PieceIndex>,
-        /// What the origin said or did.
+        /// The error that the transfer ended with.
         error: Error,
     },
     /// A lease holder's reader has no room for more: somebody else may have the lease from here on.
@@ -247,8 +247,8 @@ pub enum FromPeer {
         /// Which task.
         task: TaskId,
     },
-    /// What stands at a URL was changed by a request through this peer: what is known of it holds no
-    /// more (RFC 9111, 4.4).
+    /// A request through this peer changed the content of a URL: all that is known of the URL is out of
+    /// date (RFC 9111, 4.4).
     Changed {
         /// Any key of that URL.
         key: ResourceKey,
@@ -385,7 +385,7 @@ pub enum ToPeer {
     OriginFailed {
         /// Of which task.
         task: TaskId,
-        /// What the origin said to, or did with, whoever asked.
+        /// The error that the members who asked the origin met.
         error: Error,
     },
     /// The content is wrong: nobody may have it.
@@ -414,8 +414,8 @@ pub enum ToPeer {
         /// Which task.
         task: TaskId,
     },
-    /// What stands at a URL was changed by a request through another peer: what is known of it holds
-    /// no more.
+    /// A request through another peer changed the content of a URL: all that is known of the URL is out
+    /// of date.
     Changed {
         /// Any key of that URL.
         key: ResourceKey,

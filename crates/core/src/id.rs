@@ -80,7 +80,7 @@ identifier!(
     16
 );
 
-/// Who asks, as far as it decides who may be answered with the same resource.
+/// The class of a request. Only requests of one class may be answered with the same resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Requests that prove nothing of their sender: what the origin answers to one of them it

@@ -43,8 +43,8 @@ pub const HEADER_LINES_MAX: usize = 100;
 /// The most bytes that the names and values of those lines have together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
-/// What names one *generation* of a content, which is one representation of it (RFC 9110, 8.8.1):
-/// bytes of two generations never make one stream.
+/// The name of one *generation* of a content, which is one representation of it (RFC 9110, 8.8.1).
+/// Bytes of two generations never make one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Generation {
     /// A strong validator. Another answer of the origin belongs to it if it repeats that.
