@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Sequence
 
 from lib import processes
-from lib.readers import Outcome, Reader, ReaderSpec
+from lib.meter import Outcome, ReaderSpec
+from lib.readers import lanes
 from lib.system import BenchError, inside
 from lib.units import KIB
 
@@ -55,7 +56,7 @@ def _await_exit(program: subprocess.Popen[bytes], began: float, timeout: float) 
 
 def read_together(spec: ReaderSpec, count: int, timeout: float = 120.0) -> list[Outcome]:
     """`count` readers of the same thing that start at the same instant; each one checks every byte."""
-    readers = [Reader(spec) for _ in range(count)]
+    readers = [reader for _ in range(count) for reader in lanes([spec], 1)]
     try:
         start = time.monotonic() + _LEAD
         for reader in readers:
@@ -68,9 +69,9 @@ def read_together(spec: ReaderSpec, count: int, timeout: float = 120.0) -> list[
             for pipe in ready:
                 reader = waiting[pipe]  # type: ignore[index]
                 reader.receive()
-                if reader.outcome:
+                if reader.done:
                     del waiting[pipe]  # type: ignore[arg-type]
-        outcomes = [reader.outcome for reader in readers if reader.outcome]
+        outcomes = [reader.outcomes.get(0, Outcome(error="the reader process died")) for reader in readers]
     finally:
         for reader in readers:
             reader.close()

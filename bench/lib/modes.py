@@ -13,7 +13,7 @@ from typing import Protocol
 from lib import pantala, processes, torrent
 from lib.network import Host
 from lib.nginx import accepts
-from lib.readers import ReaderSpec
+from lib.meter import ReaderSpec
 from lib.system import BenchError, inside, need_binary, need_libtorrent, need_program_or_path, need_programs
 
 _LIB = Path(__file__).resolve().parent
@@ -29,11 +29,14 @@ class Lab:
     origin: Host
     supernode: Host
     peers: list[Host]
-    url: str
-    content: Path
+    contents: list[Path]
     directory: Path
     memory: str
     programs: pantala.Programs
+
+    def url(self, content: int) -> str:
+        """Where the origin has a content."""
+        return f"http://{self.origin.address}/{self.contents[content].name}"
 
     def log(self, name: str) -> Path:
         """Where a program's standard error goes."""
@@ -49,12 +52,14 @@ class Mode(Protocol):
     def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
         """Starts what must run before the start instant; the daemons whose cost is the peers'."""
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        """What the reader on a peer (index from 0) runs."""
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        """What the reader of a content on a peer (both from 0) runs. A program that brings one content alone has a port
+        for each, since several of them run on a host at once."""
 
 
-def _spec(lab: Lab, peer: Host, **source: object) -> ReaderSpec:
-    return ReaderSpec(peer.namespace, lab.content, lab.log(f"reader-{peer.name}"), **source)  # type: ignore[arg-type]
+def _spec(lab: Lab, peer: Host, content: int, **source: object) -> ReaderSpec:
+    log = lab.log(f"reader-{peer.name}-{content}")
+    return ReaderSpec(peer.namespace, lab.contents[content], log, **source)  # type: ignore[arg-type]
 
 
 class Curl:
@@ -66,8 +71,8 @@ class Curl:
     def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
         return []
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        return _spec(lab, peer, argv=["curl", "-sS", "-f", lab.url])
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        return _spec(lab, peer, content, argv=["curl", "-sS", "-f", lab.url(content)])
 
 
 class Chain:
@@ -79,14 +84,15 @@ class Chain:
     def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
         return []
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        size = str(lab.content.stat().st_size)
-        listen = f"{peer.address}:{_RELAY_PORT}" if peer is not lab.peers[-1] else ""
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        path, port = lab.contents[content], _RELAY_PORT + content
+        size = str(path.stat().st_size)
+        listen = f"{peer.address}:{port}" if peer is not lab.peers[-1] else ""
         if index == 0:
-            source = [f"{lab.origin.address}:80", size, listen, f"/{lab.content.name}"]
+            source = [f"{lab.origin.address}:80", size, listen, f"/{path.name}"]
         else:
-            source = [f"{lab.peers[index - 1].address}:{_RELAY_PORT}", size, listen]
-        return _spec(lab, peer, argv=[sys.executable, "-I", "-S", str(_LIB / "chain_peer.py"), *source])
+            source = [f"{lab.peers[index - 1].address}:{port}", size, listen]
+        return _spec(lab, peer, content, argv=[sys.executable, "-I", "-S", str(_LIB / "chain_peer.py"), *source])
 
 
 class Dfget:
@@ -101,9 +107,11 @@ class Dfget:
         stack.enter_context(pantala.supernode(lab.programs, host.address, lab.log("supernode"), host.namespace))
         return []
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
         supernode = f"{lab.supernode.address}:{pantala.SUPERNODE_PORT}"
-        return _spec(lab, peer, argv=lab.programs.dfget(lab.url, "-", supernode, peer.address, lab.memory, peer.labels))
+        port = pantala.PEER_PORT + content
+        argv = lab.programs.dfget(lab.url(content), "-", supernode, peer.address, lab.memory, peer.labels, port)
+        return _spec(lab, peer, content, argv=argv)
 
 
 class DaemonProxy:
@@ -127,8 +135,8 @@ class DaemonProxy:
             for peer in lab.peers
         ]
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        return _spec(lab, peer, proxy=("127.0.0.1", pantala.PROXY_PORT), url=lab.url)
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        return _spec(lab, peer, content, proxy=("127.0.0.1", pantala.PROXY_PORT), url=lab.url(content))
 
 
 class _Torrent:
@@ -140,21 +148,24 @@ class _Torrent:
 
     def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
         tracker = f"http://{lab.supernode.address}:{torrent.PORT}/announce"
-        torrent_file = lab.directory / "content.torrent"
-        torrent_file.write_bytes(torrent.make(lab.content, tracker, lab.url if self._webseed else None))
         self._start_tracker(lab, stack)
-        if not self._webseed:
-            argv = self._argv(torrent_file, lab.content.parent, lab.origin, complete=True)
-            process = stack.enter_context(
-                processes.running(argv, namespace=lab.origin.namespace, log=lab.log("seeder"))
-            )
-            seeds = lambda: self._seeds(lab.origin)  # noqa: E731
-            processes.wait_until(seeds, "the seeder", 30.0, process, lab.log("seeder"))
+        for number, content in enumerate(lab.contents):
+            webseed = lab.url(number) if self._webseed else None
+            _torrent_file(lab, number).write_bytes(torrent.make(content, tracker, webseed))
+            if not self._webseed:
+                self._start_seeder(lab, number, stack)
         return []
 
-    def _seeds(self, origin: Host) -> bool:
+    def _start_seeder(self, lab: Lab, content: int, stack: contextlib.ExitStack) -> None:
+        argv = self._argv(lab, content, lab.contents[content].parent, lab.origin, complete=True)
+        log = lab.log(f"seeder-{content}")
+        process = stack.enter_context(processes.running(argv, namespace=lab.origin.namespace, log=log))
+        seeds = lambda: self._seeds(lab.origin, content)  # noqa: E731
+        processes.wait_until(seeds, "the seeder", 30.0, process, log)
+
+    def _seeds(self, origin: Host, content: int) -> bool:
         """Whether the seeder serves the content by now."""
-        return accepts(origin.address, _TORRENT_PORT, origin.namespace)
+        return accepts(origin.address, _TORRENT_PORT + content, origin.namespace)
 
     def _start_tracker(self, lab: Lab, stack: contextlib.ExitStack) -> None:
         host, log = lab.supernode, lab.log("tracker")
@@ -164,18 +175,22 @@ class _Torrent:
         listening = lambda: accepts(host.address, torrent.PORT, host.namespace)  # noqa: E731
         processes.wait_until(listening, "the tracker", 10.0, process, log)
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
-        return _spec(lab, peer, argv=self._fetching(lab, peer), file=lab.directory / peer.name / lab.content.name)
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        file = lab.directory / peer.name / lab.contents[content].name
+        return _spec(lab, peer, content, argv=self._fetching(lab, peer, content), file=file)
 
-    def _fetching(self, lab: Lab, peer: Host) -> list[str]:
+    def _fetching(self, lab: Lab, peer: Host, content: int) -> list[str]:
         """The command that fetches the content into a directory of the peer's own."""
         directory = lab.directory / peer.name
-        directory.mkdir()
-        argv = self._argv(lab.directory / "content.torrent", directory, peer, complete=False)
-        return [str(word) for word in argv]
+        directory.mkdir(exist_ok=True)
+        return [str(word) for word in self._argv(lab, content, directory, peer, complete=False)]
 
-    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+    def _argv(self, lab: Lab, content: int, directory: Path, host: Host, complete: bool) -> list[str | Path]:
         raise NotImplementedError
+
+
+def _torrent_file(lab: Lab, content: int) -> Path:
+    return lab.directory / f"{lab.contents[content].name}.torrent"
 
 
 class Aria2(_Torrent):
@@ -184,9 +199,9 @@ class Aria2(_Torrent):
     def check(self, programs: pantala.Programs) -> None:
         need_programs("aria2c")
 
-    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+    def _argv(self, lab: Lab, content: int, directory: Path, host: Host, complete: bool) -> list[str | Path]:
         return [
-            "aria2c", torrent_file, f"--dir={directory}", f"--listen-port={_TORRENT_PORT}", "--no-conf", "--quiet",
+            "aria2c", _torrent_file(lab, content), f"--dir={directory}", f"--listen-port={_TORRENT_PORT + content}", "--no-conf", "--quiet",
             "--seed-ratio=0.0", "--file-allocation=none", "--enable-dht=false", "--enable-dht6=false",
             "--bt-enable-lpd=false", "--bt-max-peers=0", "--bt-request-peer-speed-limit=1000M",
             f"--bt-external-ip={host.address}",
@@ -205,9 +220,9 @@ class Libtorrent(_Torrent):
     def check(self, programs: pantala.Programs) -> None:
         need_libtorrent()
 
-    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
-        listen = f"{host.address}:{_TORRENT_PORT}"
-        argv = [sys.executable, _LIB / "torrent_peer.py", torrent_file, directory, "--listen", listen]
+    def _argv(self, lab: Lab, content: int, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+        listen = f"{host.address}:{_TORRENT_PORT + content}"
+        argv = [sys.executable, _LIB / "torrent_peer.py", _torrent_file(lab, content), directory, "--listen", listen]
         return argv + (["--sequential"] if self._sequential else []) + (["--complete"] if complete else [])
 
 
@@ -225,9 +240,9 @@ class Rqbit(_Torrent):
             raise BenchError("rqbit takes nothing from web seeds")
         need_program_or_path(self._program, "cargo install rqbit --locked, or name it with --rqbit")
 
-    def _seeds(self, origin: Host) -> bool:
+    def _seeds(self, origin: Host, content: int) -> bool:
         # It listens before it has checked the content, and turns away who asks for pieces until then.
-        api = http.client.HTTPConnection("127.0.0.1", _RQBIT_API_PORT, timeout=5.0)
+        api = http.client.HTTPConnection("127.0.0.1", _RQBIT_API_PORT + content, timeout=5.0)
         try:
             with inside(origin.namespace), contextlib.closing(api):
                 api.request("GET", "/torrents/0/stats/v1")
@@ -237,18 +252,18 @@ class Rqbit(_Torrent):
             return False
         return bool(stats.get("finished")) and stats.get("state") == "live"
 
-    def reader(self, lab: Lab, peer: Host, index: int) -> ReaderSpec:
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
         if not self._stream:
-            return super().reader(lab, peer, index)
-        url = f"http://127.0.0.1:{_RQBIT_API_PORT}/torrents/0/stream/0"
-        return _spec(lab, peer, argv=self._fetching(lab, peer), url=url)
+            return super().reader(lab, peer, index, content)
+        url = f"http://127.0.0.1:{_RQBIT_API_PORT + content}/torrents/0/stream/0"
+        return _spec(lab, peer, content, argv=self._fetching(lab, peer, content), url=url)
 
-    def _argv(self, torrent_file: Path, directory: Path, host: Host, complete: bool) -> list[str | Path]:
+    def _argv(self, lab: Lab, content: int, directory: Path, host: Host, complete: bool) -> list[str | Path]:
         return [
             self._program, "-v", "error", "--disable-dht", "--disable-lsd", "--disable-upnp-port-forward", "--ipv4-only",
-            "--listen-ip", host.address, "--listen-port", str(_TORRENT_PORT),
-            "--http-api-listen-addr", f"127.0.0.1:{_RQBIT_API_PORT}",
-            "download", torrent_file, "-o", directory, *(["--overwrite"] if complete else []),
+            "--listen-ip", host.address, "--listen-port", str(_TORRENT_PORT + content),
+            "--http-api-listen-addr", f"127.0.0.1:{_RQBIT_API_PORT + content}",
+            "download", _torrent_file(lab, content), "-o", directory, *(["--overwrite"] if complete else []),
         ]  # fmt: skip
 
 

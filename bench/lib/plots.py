@@ -17,7 +17,7 @@ from lib.pantala import Daemon
 from lib.units import MIB, percentile
 
 if TYPE_CHECKING:
-    from lib.swarm import Result
+    from lib.result import Result
 
 # Between two looks at the origin's counter and the daemons' windows.
 PAUSE = 0.05
@@ -97,7 +97,8 @@ def write(result: "Result", directory: Path) -> None:
 def _end(result: "Result") -> float:
     """Until when it is worth looking: a tenth longer than the others take, from whoever comes last on. A peer whose own
     link is slow goes on for a minute."""
-    others = [peer.start + peer.outcome.progress[-1][0] for peer in result.peers if not peer.odd and peer.outcome.progress]
+    lines = [(peer.start, peer.progress()) for peer in result.peers if not peer.odd]
+    others = [start + line[-1][0] for start, line in lines if line]
     marked = [peer.start for peer in result.peers if peer.odd]
     return 1.1 * (max(others, default=math.inf) + max(marked, default=0.0))
 
@@ -107,7 +108,7 @@ def _completion(result: "Result", end: float) -> dict[str, Points]:
     def of(odd: bool) -> list[Points]:
         return [
             [(peer.start, 0.0)]
-            + [(peer.start + at, got / MIB) for at, got in peer.outcome.progress if peer.start + at <= end]
+            + [(peer.start + at, got / MIB) for at, got in peer.progress() if peer.start + at <= end]
             for peer in result.peers
             if peer.odd == odd
         ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lib.swarm import Result
+from lib.result import Result
+from lib.setup import Setup
 from lib.units import MIB, mebibytes, number
 
 
@@ -21,24 +22,28 @@ def markdown(rows: list[list[str]]) -> str:
 
 def peer_table(result: Result) -> str:
     """One line per peer."""
-    floor = result.setup.floor
-    head = ["peer", "first MiB s", "last byte s", "÷ (S/B)", "stall s", "CPU s", "peak MiB", "read MiB", "written MiB"]
-    rows = [[*head, ""]]
+    head = ["peer", "Mbit/s", "start s", "first byte s", "first MiB s", "last byte s", "÷ floor", "stall s", "sent MiB"]
+    head += ["received MiB", "CPU s", "peak MiB", "disk read MiB", "written MiB", ""]
+    rows = [head]
     for peer in result.peers:
-        outcome, cost = peer.outcome, peer.usage
-        last = outcome.last_byte
+        cost = peer.usage
         rows.append(
             [
                 f"{peer.peer}{'*' if peer.odd else ''}",
-                number(outcome.first_mib, 3),
-                number(last, 3),
-                number(last / floor if last is not None and floor else None),
-                number(outcome.longest_stall, 3),
+                f"{peer.rate:g}",
+                number(peer.start, 1),
+                number(peer.most(lambda outcome: outcome.first_byte), 3),
+                number(peer.most(lambda outcome: outcome.first_mib), 3),
+                number(peer.last_byte(), 3),
+                number(peer.ratio(), 3),
+                number(peer.most(lambda outcome: outcome.longest_stall), 3),
+                mebibytes(peer.sent),
+                mebibytes(peer.received),
                 number(cost.cpu if cost else None),
                 mebibytes(cost.peak_rss if cost else None),
                 mebibytes(cost.disk_read if cost else None),
                 mebibytes(cost.disk_written if cost else None),
-                _remark(peer.outcome.wrong_at, peer.outcome.error),
+                _remark(peer.wrong(), peer.error()),
             ]
         )
     return aligned(rows)
@@ -49,25 +54,47 @@ def _remark(wrong_at: int | None, error: str | None) -> str:
     return " ".join(part for part in (wrong, error.replace("\n", " / ")[:200] if error else "") if part)
 
 
+def described(setup: Setup) -> str:
+    """What is measured, in a line."""
+    rates = ", ".join(f"{rate:g}" for rate in setup.rates)
+    sizes = ", ".join(f"{size / MIB:.3g}" for size in setup.sizes)
+    parts = [f"{setup.peers} peers, {rates} Mbit/s (origin {setup.origin_rate:g})", f"{sizes} MiB"]
+    if len(setup.sizes) > 1:
+        parts.append(f"{setup.parallel} at a time in {'an order of each peer' if setup.own_order else 'the same order'}")
+    if setup.every:
+        parts.append(f"a peer every {setup.every:g} s")
+    if not setup.way.near:
+        parts.append(str(setup.way))
+    return ", ".join([*parts, *([setup.congestion] if setup.congestion else []), setup.scenario.text])
+
+
 def summary(result: Result) -> str:
     """The run in a few lines."""
     setup, size = result.setup, result.setup.size
     last = result.last_byte()
     lines = [
-        f"{setup.mode}, {setup.peers} peers, {setup.rate:g} Mbit/s (origin {setup.origin_rate:g}), "
-        f"{size / MIB:g} MiB, {setup.scenario.text}",
-        f"S/B                   {number(setup.floor, 3, ' s')}",
-        f"max last byte         {number(last, 3, ' s')}  ÷ (S/B) {number(result.ratio(), 3)}"
+        f"{setup.mode}, {described(setup)}",
+        f"÷ floor               worst {number(result.ratio(), 3)}, median {number(result.median_ratio(), 3)}{_by_rate(result)}",
+        f"floor                 S/B = {number(setup.floor, 3, ' s')} for {size / MIB:.4g} MiB",
+        f"max last byte         {number(last, 3, ' s')}"
         + (f"  ({size * setup.peers / MIB / last:.0f} MiB/s in all)" if last and not setup.floor else ""),
+        f"max first byte        {number(result.first_byte(), 3, ' s')}",
         f"max first MiB         {number(result.first_mib(), 3, ' s')}",
         f"longest stall         {number(result.longest_stall(), 3, ' s')}",
         f"origin bytes ÷ S      {result.origin_logged / size:.3f} by its log ({result.origin_requests} requests), "
         f"{result.origin_ratio():.3f} by its link's counter",
+        f"sent by one peer      {number(result.most_sent(), 3)} × S at most",
         f"CPU of all peers      {number(result.total('cpu'), 2, ' s')}",
         f"disk of all peers     read {mebibytes(result.total('disk_read'))} MiB, "
         f"written {mebibytes(result.total('disk_written'))} MiB",
         f"largest peer          {mebibytes(result.peak_rss())} MiB{_cap(result)}",
+        f"the machine           load {result.load:.1f} before; {result.seconds:.1f} s",
     ]
+    for switch in result.carried:
+        lines.append(
+            f"switch                {switch.cpu:.2f} s of CPU; {switch.lost} of {switch.packets} packets lost"
+            + (f", {switch.crowded} MORE FOR WANT OF ROOM" if switch.crowded else "")
+        )
     if result.crossed:
         into, back = (count / size for count in result.crossed)
         lines.append(f"across zones ÷ S      {into:.3f} into the second zone, {back:.3f} back")
@@ -79,6 +106,15 @@ def summary(result: Result) -> str:
         if value is not None:
             lines.append(f"{name.replace('_', ' '):<21} {value / size:.3f} × S by the daemons' metrics")
     return "\n".join(lines)
+
+
+def _by_rate(result: Result) -> str:
+    """The same for the peers of each kind of link, where links are unlike."""
+    rates = sorted({peer.rate for peer in result.others}, reverse=True)
+    if len(rates) < 2:
+        return ""
+    parts = [f"{rate:g} Mbit/s {number(result.ratio(rate), 3)}, {number(result.median_ratio(rate), 3)}" for rate in rates]
+    return f" ({'; '.join(parts)})"
 
 
 def _cap(result: Result) -> str:

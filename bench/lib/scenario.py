@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HELP = """all-at-once | slow-peer=MBIT (the last peer's link) | kill=PEER@FRACTION (SIGKILL when that share of S/B
-has passed) | stagger=SECONDS (between starts) | late-joiner[=FRACTION] (the last peer starts when the others have
+has passed) | late-joiner[=FRACTION] (the last peer starts when the others have
 finished, or at that share of S/B) | zones=MBIT[@MS] (the second half of the peers behind a link of that rate; with
 @MS each way takes so long, the peers are in the zones by turns and have no labels) |
 slow-reader=MBIT (the last peer's reader takes at that rate)"""
@@ -19,7 +19,6 @@ class Scenario:
     slow_peer: float | None = None
     kill: int | None = None
     kill_at: float = 0.0
-    stagger: float = 0.0
     late_joiner: bool = False
     join_at: float | None = None
     zones: float | None = None
@@ -37,8 +36,6 @@ class Scenario:
         if name == "kill":
             peer, _, share = value.partition("@")
             return cls(text, kill=int(peer), kill_at=float(share))
-        if name == "stagger":
-            return cls(text, stagger=_positive(value))
         if name == "late-joiner":
             return cls(text, late_joiner=True, join_at=_positive(value) if value else None)
         if name == "zones":

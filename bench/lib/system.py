@@ -24,6 +24,7 @@ PACKAGES = {
     "curl": "curl",
     "aria2c": "aria2",
     "wrk": "wrk",
+    "cc": "gcc",
 }
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -42,21 +42,22 @@ def make(content: Path, tracker: str, webseed: str | None) -> bytes:
 
 
 class _Tracker(BaseHTTPRequestHandler):
-    """Tells each announcer who announced before it."""
+    """Tells each announcer of a torrent who announced that before it."""
 
-    swarm: dict[tuple[str, int], bytes] = {}
+    swarms: dict[bytes, dict[tuple[str, int], bytes]] = {}
 
     def do_GET(self) -> None:
         query = urlsplit(self.path).query
         port = int(parse_qs(query)["port"][0])
-        peer_id = next(unquote_to_bytes(part[8:]) for part in query.split("&") if part.startswith("peer_id="))
+        binary = dict(part.split("=", 1) for part in query.split("&") if part.startswith(("peer_id=", "info_hash=")))
+        swarm = self.swarms.setdefault(unquote_to_bytes(binary["info_hash"]), {})
         me = (self.client_address[0], port)
         others = [
             {"ip": address, "port": its_port, "peer id": its_id}
-            for (address, its_port), its_id in self.swarm.items()
+            for (address, its_port), its_id in list(swarm.items())
             if (address, its_port) != me
         ]
-        self.swarm[me] = peer_id
+        swarm[me] = unquote_to_bytes(binary["peer_id"])
         body = bencode({"interval": 5, "min interval": 1, "peers": others})
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.fetch import read_together
-from lib.readers import ReaderSpec
+from lib.meter import ReaderSpec
 from lib.site import CACHE_PORT, Bench, Row, Site, site
 from lib.units import MIB, largest, median, number
 

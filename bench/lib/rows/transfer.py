@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib import processes
 from lib.fetch import read_together, run_timed, warm
-from lib.readers import ReaderSpec
+from lib.meter import ReaderSpec
 from lib.site import Bench, Row, Site, gigabytes, mib_per_second, site
 from lib.system import BenchError
 from lib.units import MIB, median, number
