@@ -16,14 +16,14 @@ from lib.system import REPOSITORY, BenchError, end_on_signals, fail, need_progra
 from lib.units import MIB, parse_size, wire_seconds
 from lib.ways import Way
 
-_PROGRAMS = ("dfget", "dfdaemon", "supernode")
+PROGRAMS = ("dfget", "dfdaemon", "supernode")
 _UNLIMITED = 1000.0  # Mbit/s that a link without a limit counts as where a timeout is worked out
 
 
 def add_program_options(parser: argparse.ArgumentParser) -> None:
     """Where Pantala's programs are and what they get on top."""
     parser.add_argument("--bin", type=Path, default=REPOSITORY / "target/release", help="directory of the programs")
-    for program in _PROGRAMS:
+    for program in PROGRAMS:
         explanation = f"more arguments for {program}, quoted as one"
         parser.add_argument(f"--{program}-args", default="", metavar="ARGS", help=explanation)
 
@@ -33,10 +33,10 @@ def add_swarm_options(parser: argparse.ArgumentParser) -> None:
     links = parser.add_argument_group("links")
     links.add_argument("--peers", type=int, default=8)
     links.add_argument("--rate", type=float, default=200, help="Mbit/s of each link, both ways; 0: not limited")
-    links.add_argument("--rates", metavar="LIST", help="those of the peers' links by turns, as 200,50, instead of --rate")
+    links.add_argument("--rates", metavar="LIST", help="the peers' links by turns, as 200,50, instead of --rate")
     links.add_argument("--origin-rate", type=float, help="of the origin's link (default: the peers' quickest)")
     links.add_argument("--delay", type=float, default=0, metavar="MS", help="one way, between any two hosts")
-    links.add_argument("--jitter", type=float, default=0, metavar="MS", help="packets come up to that much sooner or later")
+    links.add_argument("--jitter", type=float, default=0, metavar="MS", help="up to that much sooner or later")
     links.add_argument("--loss", type=float, default=0, metavar="PERCENT", help="of the packets, on each way")
     links.add_argument("--cc", metavar="NAME", help="TCP's congestion control, bbr or cubic (default: the kernel's)")
     contents = parser.add_argument_group("contents, and who reads them when")
@@ -45,7 +45,7 @@ def add_swarm_options(parser: argparse.ArgumentParser) -> None:
     contents.add_argument("--sizes", metavar="LIST", help="MiB of each, as 72,8,8; 1-24 with --files 6: from 1 to 24")
     contents.add_argument("--parallel", type=int, default=3, metavar="K", help="contents that a peer reads at once")
     contents.add_argument("--order", choices=("same", "own"), default="same", help="own: shuffled for each peer")
-    contents.add_argument("--every", type=float, default=0, metavar="SECONDS", help="between two starts (default: all at once)")
+    contents.add_argument("--every", type=float, default=0, metavar="SECONDS", help="between two starts")
     contents.add_argument("--seed", type=int, default=1, help="of the contents' bytes, of the orders, of what is lost")
     parser.add_argument("--memory", default="256MiB", help="--memory of dfget and dfdaemon")
     parser.add_argument("--window", help="--window of dfget and dfdaemon (default: theirs)")
@@ -60,7 +60,7 @@ def add_swarm_options(parser: argparse.ArgumentParser) -> None:
 
 def programs(args: argparse.Namespace) -> Programs:
     """Pantala's programs with the arguments that every start of them gets."""
-    extra = {name: shlex.split(getattr(args, f"{name}_args")) for name in _PROGRAMS}
+    extra = {name: shlex.split(getattr(args, f"{name}_args")) for name in PROGRAMS}
     if getattr(args, "window", None):
         for name in ("dfget", "dfdaemon"):
             extra[name] += ["--window", args.window]
@@ -79,7 +79,7 @@ def setup(args: argparse.Namespace, mode: str) -> Setup:
     if not 1 <= args.peers <= 1000:
         raise BenchError("--peers must be between 1 and 1000")
     if args.parallel < 1 or min(args.delay, args.jitter, args.loss, args.every) < 0 or args.loss >= 100:
-        raise BenchError("--parallel must be 1 or more, --delay, --jitter, --loss and --every not below 0, --loss below 100")
+        raise BenchError("--parallel must be 1 or more; --delay, --jitter, --every and --loss 0 or more, --loss below 100")
     if scenario.kill is not None and not 1 <= scenario.kill <= args.peers:
         raise BenchError(f"there is no peer {scenario.kill} to kill")
     if min(rates) <= 0 and (scenario.kill is not None or scenario.join_at is not None):

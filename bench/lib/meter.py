@@ -1,4 +1,4 @@
-"""What a reader reads and what it saw of that: the order for it, the outcome, and the meter that makes the one of the other."""
+"""What a reader is to read, what it saw of that, and the meter between the two."""
 
 from __future__ import annotations
 

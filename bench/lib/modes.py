@@ -201,8 +201,8 @@ class Aria2(_Torrent):
 
     def _argv(self, lab: Lab, content: int, directory: Path, host: Host, complete: bool) -> list[str | Path]:
         return [
-            "aria2c", _torrent_file(lab, content), f"--dir={directory}", f"--listen-port={_TORRENT_PORT + content}", "--no-conf", "--quiet",
-            "--seed-ratio=0.0", "--file-allocation=none", "--enable-dht=false", "--enable-dht6=false",
+            "aria2c", _torrent_file(lab, content), f"--dir={directory}", f"--listen-port={_TORRENT_PORT + content}",
+            "--no-conf", "--quiet", "--seed-ratio=0.0", "--file-allocation=none", "--enable-dht=false", "--enable-dht6=false",
             "--bt-enable-lpd=false", "--bt-max-peers=0", "--bt-request-peer-speed-limit=1000M",
             f"--bt-external-ip={host.address}",
             # The reader follows the file, so nothing may linger in aria2's own write cache.

@@ -72,6 +72,13 @@ def tree_usage(pid: int) -> Usage:
     )
 
 
+def processors() -> tuple[float, float]:
+    """Seconds that all processors have worked and have existed since the machine started."""
+    user, nice, system, idle, iowait, *rest = (int(word) / _TICKS for word in Path("/proc/stat").read_text().split()[1:9])
+    worked = user + nice + system + sum(rest)
+    return worked, worked + idle + iowait
+
+
 def children(pid: int) -> list[int]:
     """The pids of a process's direct children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -88,7 +88,8 @@ def summary(result: Result) -> str:
         f"disk of all peers     read {mebibytes(result.total('disk_read'))} MiB, "
         f"written {mebibytes(result.total('disk_written'))} MiB",
         f"largest peer          {mebibytes(result.peak_rss())} MiB{_cap(result)}",
-        f"the machine           load {result.load:.1f} before; {result.seconds:.1f} s",
+        f"the machine           load {result.load:.1f} before; {result.seconds:.1f} s with its processors "
+        f"{result.busy:.0%} busy",
     ]
     for switch in result.carried:
         lines.append(

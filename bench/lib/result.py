@@ -78,6 +78,7 @@ class Result:
     carried: list[Carried] = field(default_factory=list)
     seconds: float = 0.0
     load: float = 0.0  # of the machine, the minute before
+    busy: float = 0.0  # the share of all processors' time in which they worked, for whomever
     metrics: dict[str, float] = field(default_factory=dict)
     series: plots.Series = field(default_factory=plots.Series)
 
@@ -168,6 +169,7 @@ class Result:
             "peak_rss": self.peak_rss(),
             "seconds": self.seconds,
             "load": self.load,
+            "busy": self.busy,
         }
 
     def as_dict(self) -> dict[str, object]:

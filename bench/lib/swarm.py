@@ -150,7 +150,10 @@ class _Run:
         setup = self._setup
         usage_before = [processes.usage(daemon.pid) for daemon in self._daemons]
         carried_before = self._network.carried()
+        worked_before, existed_before = processes.processors()
         self._go()
+        worked, existed = processes.processors()
+        result.busy = (worked - worked_before) / (existed - existed_before)
         result.seconds = time.monotonic() - self._start
         result.origin_sent = self._origin_sent() - self._sent_before
         result.before_join = self._before_join
