@@ -253,7 +253,7 @@ impl Links {
         mut io: OwnedWriteHalf,
     ) -> Error {
         let mut out = BytesMut::new();
-        ToParent::Hello { peer: self.me }.encode(&mut out);
+        ToParent::hello(self.me).encode(&mut out);
         let mut next_request = 0u32;
         loop {
             if let Err(error) = io.write_all_buf(&mut out).await {
@@ -388,7 +388,7 @@ impl Links {
         message: ToChild,
     ) -> Result<()> {
         match message {
-            ToChild::Hello { peer: found } if found != peer => {
+            ToChild::Hello { peer: found, .. } if found != peer => {
                 return Err(Error::new(
                     Who::Peer,
                     Kind::Protocol,

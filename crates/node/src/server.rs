@@ -249,10 +249,7 @@ enum Next {
 
 impl Child<'_> {
     async fn serve(&mut self, mut said: mpsc::Receiver<ToParent>) -> Result<()> {
-        ToChild::Hello {
-            peer: self.server.me,
-        }
-        .encode(&mut self.out);
+        ToChild::hello(self.server.me).encode(&mut self.out);
         loop {
             while let Ok(message) = said.try_recv() {
                 self.hear(message);

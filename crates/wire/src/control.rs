@@ -24,6 +24,9 @@ mod proto {
     tonic::include_proto!("pantala.v1");
 }
 
+/// The response header in which a supernode names the protocol version of the session ([`crate::version`]).
+const VERSION_HEADER: &str = "pantala-version";
+
 pub use client::{ClientConfig, Control, ControlEvent};
 pub use decode::Invalid;
 pub use limits::{

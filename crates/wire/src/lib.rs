@@ -12,3 +12,4 @@
 
 pub mod control;
 pub mod link;
+pub mod version;

@@ -90,7 +90,7 @@ async fn serve_one(listener: &TcpListener) -> Vec<ToParent> {
     let (stream, _) = listener.accept().await.expect("a child");
     let (read, mut write) = stream.into_split();
     let mut hello = BytesMut::new();
-    ToChild::Hello { peer: PARENT }.encode(&mut hello);
+    ToChild::hello(PARENT).encode(&mut hello);
     write.write_all(&hello).await.expect("the child listens");
     let (mut reader, mut said) = (FrameReader::new(read), Vec::new());
     while let Ok(Some(message)) = reader.from_child().await {

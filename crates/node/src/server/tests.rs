@@ -199,7 +199,7 @@ async fn a_child_that_wants_nothing_is_not_kept() {
     let unfollow = ToParent::Unfollow { task: TASK };
     child
         .say(&[
-            ToParent::Hello { peer },
+            ToParent::hello(peer),
             ToParent::Follow { task: TASK },
             unfollow,
         ])

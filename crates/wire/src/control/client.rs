@@ -12,15 +12,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Streaming, body::Body};
+use tonic::{Streaming, body::Body, metadata::MetadataMap};
 use tracing::{debug, error, info};
 
 use super::{
+    VERSION_HEADER,
+    decode::Invalid,
     limits::{Bounded, MAX_FRAME},
     outgoing::Outgoing,
     proto::{self, supernode_client::SupernodeClient},
     transport::{CLIENT_PING_TIMEOUT, Connection, PING_INTERVAL, Tracked, WINDOW, one_line},
 };
+use crate::version;
 
 /// Messages to the supernode that wait for the connection to take them. One more ends the
 /// session.
@@ -392,7 +395,13 @@ impl Client {
             self.tell(ControlEvent::Dialled).await?;
         }
         let mut incoming = match timeout(DIAL_TIMEOUT, client.session(outgoing)).await {
-            Ok(Ok(response)) => response.into_inner(),
+            Ok(Ok(response)) => match version_of(response.metadata()) {
+                Ok(version) => {
+                    debug!(version, "the supernode opened a session");
+                    response.into_inner()
+                }
+                Err(reason) => return Ok(reason),
+            },
             Ok(Err(status)) => return Ok(status_line(&status)),
             Err(_) => return Ok("the supernode does not answer".to_owned()),
         };
@@ -428,6 +437,7 @@ impl Client {
             for message in frame.messages {
                 match ToPeer::try_from(message) {
                     Ok(message) => self.tell(ControlEvent::Message(message)).await?,
+                    Err(Invalid::UnknownKind) => {}
                     Err(invalid) => {
                         return Ok(Err(format!("the supernode broke the protocol: {invalid}")));
                     }
@@ -469,6 +479,20 @@ async fn dial(name: &str) -> Result<TcpStream, String> {
         }
     }
     Err(reason)
+}
+
+/// The version that the supernode chose for the session; an error in words when this peer does not speak it.
+fn version_of(metadata: &MetadataMap) -> Result<u16, String> {
+    // A supernode that does not say speaks the first version.
+    let Some(said) = metadata.get(VERSION_HEADER) else {
+        return Ok(1);
+    };
+    let version = said.to_str().ok().and_then(|said| said.parse().ok());
+    let spoken = version.filter(|&version| version::CONTROL.contains(version));
+    spoken.ok_or_else(|| {
+        let ours = version::CONTROL;
+        format!("the supernode chose version {said:?} of the control protocol, and this peer speaks {ours}")
+    })
 }
 
 fn status_line(status: &tonic::Status) -> String {

@@ -20,10 +20,14 @@ use super::{
     limits::{Bounded, MAX_MEASURED, MAX_PARENTS, MAX_PIECES, MAX_SPANS, list},
     proto,
 };
+use crate::version::Versions;
 
 /// Why a message is none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Invalid {
+    /// A message of a kind that this side does not know: a later version's. It is skipped, and ends no session.
+    #[error("a message of an unknown kind")]
+    UnknownKind,
     /// A field that must be there is not, or a kind is one this side does not know.
     #[error("{0} is missing or unknown")]
     Missing(&'static str),
@@ -66,6 +70,19 @@ pub enum Invalid {
     Hello,
 }
 
+/// The versions of the control protocol that a peer's greeting names.
+pub(super) fn versions(hello: &proto::Hello) -> Result<Versions, Invalid> {
+    let least = hello.least_version.unwrap_or(1);
+    let greatest = hello.greatest_version.unwrap_or(1);
+    let (Ok(least), Ok(greatest)) = (u16::try_from(least), u16::try_from(greatest)) else {
+        return Err(Invalid::Range {
+            what: "a version",
+            value: least.max(greatest).into(),
+        });
+    };
+    Versions::said(least, greatest).ok_or(Invalid::Missing("a version"))
+}
+
 impl TryFrom<proto::Hello> for Hello {
     type Error = Invalid;
     fn try_from(hello: proto::Hello) -> Result<Self, Invalid> {
@@ -88,7 +105,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
     type Error = Invalid;
     fn try_from(message: proto::FromPeer) -> Result<Self, Invalid> {
         use proto::from_peer::Kind;
-        let message = match message.kind.ok_or(Invalid::Missing("a message's kind"))? {
+        let message = match message.kind.ok_or(Invalid::UnknownKind)? {
             Kind::Register(m) => FromPeer::Register(Register {
                 key: id("a key", &m.key)?,
                 shown: m.shown,
@@ -189,7 +206,7 @@ impl TryFrom<proto::ToPeer> for ToPeer {
     type Error = Invalid;
     fn try_from(message: proto::ToPeer) -> Result<Self, Invalid> {
         use proto::to_peer::Kind;
-        let message = match message.kind.ok_or(Invalid::Missing("a message's kind"))? {
+        let message = match message.kind.ok_or(Invalid::UnknownKind)? {
             Kind::Known(m) => ToPeer::Known {
                 key: id("a key", &m.key)?,
                 known: known(m.known.ok_or(Invalid::Missing("what is known"))?)?,

@@ -16,6 +16,7 @@ use pantala_core::{
 };
 
 use super::proto;
+use crate::version;
 
 impl From<Hello> for proto::Hello {
     fn from(hello: Hello) -> Self {
@@ -23,6 +24,8 @@ impl From<Hello> for proto::Hello {
         Self {
             peer: Some(peer_addr(&hello.peer)),
             labels: hello.labels.into_iter().map(label).collect(),
+            least_version: Some(version::CONTROL.least().into()),
+            greatest_version: Some(version::CONTROL.greatest().into()),
         }
     }
 }

@@ -26,7 +26,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, error};
 
 use super::{
-    decode::Invalid,
+    VERSION_HEADER,
+    decode::{Invalid, versions},
     limits::{Bounded, MAX_FRAME},
     outgoing::Outgoing,
     proto::{
@@ -34,6 +35,7 @@ use super::{
         supernode_server::{Supernode, SupernodeServer},
     },
 };
+use crate::version;
 
 /// Messages to one peer that wait for its connection to take them.
 const OUTBOX: usize = 16384;
@@ -154,8 +156,9 @@ impl Supernode for Sessions {
             .await
             .map_err(|_| Status::deadline_exceeded("no hello came"))??
             .ok_or_else(|| broken(&Invalid::Hello))?;
-        let hello = first.hello.ok_or(Invalid::Hello).and_then(Hello::try_from);
-        let hello = hello.map_err(|invalid| broken(&invalid))?;
+        let hello = first.hello.ok_or_else(|| broken(&Invalid::Hello))?;
+        let version = common_version(&hello)?;
+        let hello = Hello::try_from(hello).map_err(|invalid| broken(&invalid))?;
 
         let (queue, queued) = mpsc::channel(OUTBOX);
         let ending = Arc::new(Ending::default());
@@ -172,12 +175,15 @@ impl Supernode for Sessions {
         // No await from here on: who was announced is in the hands of a task of its own.
         self.tasks
             .spawn(session.run(hello, outbox, first.messages, incoming));
-        Ok(Response::new(Replies {
+        let mut response = Response::new(Replies {
             frames: Outgoing::new(queued, None),
             ended: Box::pin(ending.token.clone().cancelled_owned()),
             ending,
             over: false,
-        }))
+        });
+        let metadata = response.metadata_mut();
+        metadata.insert(VERSION_HEADER, version.into());
+        Ok(response)
     }
 }
 
@@ -241,7 +247,11 @@ impl Session {
 
     async fn pass_on(&self, messages: Vec<proto::FromPeer>) -> Result<(), Status> {
         for message in messages {
-            let message = FromPeer::try_from(message).map_err(|invalid| broken(&invalid))?;
+            let message = match FromPeer::try_from(message) {
+                Ok(message) => message,
+                Err(Invalid::UnknownKind) => continue,
+                Err(invalid) => return Err(broken(&invalid)),
+            };
             let event = SessionEvent::Message {
                 session: self.id,
                 peer: self.peer,
@@ -254,6 +264,17 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The version that the session is led in; a status that says both sides' versions when there is none.
+fn common_version(hello: &proto::Hello) -> Result<u16, Status> {
+    let theirs = versions(hello).map_err(|invalid| broken(&invalid))?;
+    let ours = version::CONTROL;
+    ours.common(theirs).ok_or_else(|| {
+        Status::failed_precondition(format!(
+            "the peer speaks {theirs} of the control protocol, and this supernode {ours}: update the older one"
+        ))
+    })
 }
 
 fn broken(invalid: &Invalid) -> Status {

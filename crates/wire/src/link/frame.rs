@@ -1,8 +1,8 @@
 use bytes::{Buf, BufMut, BytesMut};
 use pantala_core::{BLOCK_MAX, Error, Kind, PeerId, PieceIndex, TaskId, Who, control::PieceRun};
 
-/// The protocol's version; both sides must say the same.
-pub const VERSION: u16 = 1;
+use crate::version::{self, Versions};
+
 const MAGIC: &[u8; 4] = b"PNTL";
 
 /// The largest payload of a frame that is no data.
@@ -22,6 +22,8 @@ pub enum ToParent {
     Hello {
         /// The child.
         peer: PeerId,
+        /// Which versions of the protocol it speaks. Of what arrives at least one is also this program's.
+        speaks: Versions,
     },
     /// Tell me what you hold of this task, now and as it changes.
     Follow {
@@ -79,6 +81,8 @@ pub enum ToChild {
     Hello {
         /// The parent.
         peer: PeerId,
+        /// Which versions of the protocol it speaks. Of what arrives at least one is also this program's.
+        speaks: Versions,
     },
     /// Complete, verified pieces.
     Holds {
@@ -158,10 +162,11 @@ fn frame(out: &mut BytesMut, kind: u8, payload: impl FnOnce(&mut BytesMut)) {
     out[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
 }
 
-fn hello(out: &mut BytesMut, peer: &PeerId) {
+fn hello(out: &mut BytesMut, peer: &PeerId, speaks: Versions) {
     frame(out, kind::HELLO, |out| {
         out.put_slice(MAGIC);
-        out.put_u16(VERSION);
+        out.put_u16(speaks.least());
+        out.put_u16(speaks.greatest());
         out.put_slice(peer.as_bytes());
     });
 }
@@ -179,10 +184,16 @@ fn runs(out: &mut BytesMut, kind: u8, task: &TaskId, runs: &[PieceRun]) {
 }
 
 impl ToParent {
+    /// The greeting of this program.
+    pub fn hello(peer: PeerId) -> Self {
+        let speaks = version::PEER;
+        ToParent::Hello { peer, speaks }
+    }
+
     /// Appends the message to what is to be written.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            ToParent::Hello { peer } => hello(out, peer),
+            ToParent::Hello { peer, speaks } => hello(out, peer, *speaks),
             ToParent::Follow { task } => {
                 frame(out, kind::FOLLOW, |out| out.put_slice(task.as_bytes()));
             }
@@ -215,11 +226,14 @@ impl ToParent {
         }
     }
 
-    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Self, Error> {
+    /// The message in a frame; `None` for a kind of a later version. What a later version appended to a
+    /// message's fields is left out.
+    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Option<Self>, Error> {
         let message = match kind {
-            kind::HELLO => ToParent::Hello {
-                peer: take_hello(&mut payload)?,
-            },
+            kind::HELLO => {
+                let (peer, speaks) = take_hello(&mut payload)?;
+                ToParent::Hello { peer, speaks }
+            }
             kind::FOLLOW => ToParent::Follow {
                 task: take_task(&mut payload)?,
             },
@@ -241,17 +255,23 @@ impl ToParent {
                 request: take_u32(&mut payload)?,
             },
             kind::ARE_YOU_THERE => ToParent::AreYouThere,
-            other => return Err(broken(format!("frame of unknown kind {other}"))),
+            _ => return Ok(None),
         };
-        all_read(payload, message)
+        Ok(Some(message))
     }
 }
 
 impl ToChild {
+    /// The greeting of this program.
+    pub fn hello(peer: PeerId) -> Self {
+        let speaks = version::PEER;
+        ToChild::Hello { peer, speaks }
+    }
+
     /// Appends the message to what is to be written.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            ToChild::Hello { peer } => hello(out, peer),
+            ToChild::Hello { peer, speaks } => hello(out, peer, *speaks),
             ToChild::Holds { task, runs: held } => runs(out, kind::HOLDS, task, held),
             ToChild::Lost { task, runs: lost } => runs(out, kind::LOST, task, lost),
             ToChild::Receiving { task, piece } => frame(out, kind::RECEIVING, |out| {
@@ -273,11 +293,14 @@ impl ToChild {
         }
     }
 
-    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Self, Error> {
+    /// The message in a frame; `None` for a kind of a later version. What a later version appended to a
+    /// message's fields is left out.
+    pub(super) fn decode(kind: u8, mut payload: &[u8]) -> Result<Option<Self>, Error> {
         let message = match kind {
-            kind::HELLO => ToChild::Hello {
-                peer: take_hello(&mut payload)?,
-            },
+            kind::HELLO => {
+                let (peer, speaks) = take_hello(&mut payload)?;
+                ToChild::Hello { peer, speaks }
+            }
             kind::HOLDS => {
                 let task = take_task(&mut payload)?;
                 ToChild::Holds {
@@ -309,9 +332,9 @@ impl ToChild {
                 },
             },
             kind::HERE => ToChild::Here,
-            other => return Err(broken(format!("frame of unknown kind {other}"))),
+            _ => return Ok(None),
         };
-        all_read(payload, message)
+        Ok(Some(message))
     }
 }
 
@@ -321,14 +344,6 @@ pub(super) fn broken(what: impl std::fmt::Display) -> Error {
         Kind::Protocol,
         format!("sent something that is no protocol: {what}"),
     )
-}
-
-fn all_read<T>(rest: &[u8], message: T) -> Result<T, Error> {
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(broken("a frame with bytes left over"))
-    }
 }
 
 fn take_u32(payload: &mut &[u8]) -> Result<u32, Error> {
@@ -349,16 +364,23 @@ fn take_task(payload: &mut &[u8]) -> Result<TaskId, Error> {
     take(payload).map(TaskId::from_bytes)
 }
 
-fn take_hello(payload: &mut &[u8]) -> Result<PeerId, Error> {
+fn take_hello(payload: &mut &[u8]) -> Result<(PeerId, Versions), Error> {
     if take::<4>(payload)? != *MAGIC {
         return Err(broken("no greeting of a pantala peer"));
     }
-    let version = u16::from_be_bytes(take(payload)?);
-    if version != VERSION {
-        let what = format!("speaks version {version} of the peer protocol, this one {VERSION}");
+    let (least, greatest) = (take(payload)?, take(payload)?);
+    let (least, greatest) = (u16::from_be_bytes(least), u16::from_be_bytes(greatest));
+    let Some(theirs) = Versions::said(least, greatest) else {
+        return Err(broken("a greeting without a version"));
+    };
+    if version::PEER.common(theirs).is_none() {
+        let what = format!(
+            "speaks {theirs} of the peer protocol, and this peer {}",
+            version::PEER
+        );
         return Err(Error::new(Who::Peer, Kind::Protocol, what).hint("update the older one"));
     }
-    take(payload).map(PeerId::from_bytes)
+    Ok((PeerId::from_bytes(take(payload)?), theirs))
 }
 
 fn take_runs(payload: &mut &[u8]) -> Result<Vec<PieceRun>, Error> {
@@ -388,10 +410,17 @@ mod tests {
         prop::collection::vec(run, 1..50)
     }
 
+    /// Versions that have one in common with this program's.
+    fn versions() -> impl Strategy<Value = Versions> {
+        let greatest = version::PEER.greatest();
+        (0..=greatest, greatest..).prop_map(|(least, greatest)| Versions::new(least, greatest))
+    }
+
     fn to_child() -> impl Strategy<Value = ToChild> {
         prop_oneof![
-            any::<[u8; 16]>().prop_map(|b| ToChild::Hello {
-                peer: PeerId::from_bytes(b)
+            (any::<[u8; 16]>(), versions()).prop_map(|(b, speaks)| ToChild::Hello {
+                peer: PeerId::from_bytes(b),
+                speaks
             }),
             (id(), piece_runs()).prop_map(|(task, runs)| ToChild::Holds { task, runs }),
             (id(), piece_runs()).prop_map(|(task, runs)| ToChild::Lost { task, runs }),
@@ -410,8 +439,9 @@ mod tests {
 
     fn to_parent() -> impl Strategy<Value = ToParent> {
         prop_oneof![
-            any::<[u8; 16]>().prop_map(|b| ToParent::Hello {
-                peer: PeerId::from_bytes(b)
+            (any::<[u8; 16]>(), versions()).prop_map(|(b, speaks)| ToParent::Hello {
+                peer: PeerId::from_bytes(b),
+                speaks
             }),
             id().prop_map(|task| ToParent::Follow { task }),
             id().prop_map(|task| ToParent::Unfollow { task }),
@@ -435,14 +465,16 @@ mod tests {
         fn what_a_parent_says_arrives(message in to_child()) {
             let mut out = BytesMut::new();
             message.encode(&mut out);
-            prop_assert_eq!(ToChild::decode(out[0], &out[HEADER..]).unwrap(), message);
+            prop_assert_eq!(ToChild::decode(out[0], &out[HEADER..]).unwrap(), Some(message));
         }
 
         #[test]
-        fn what_a_child_says_arrives(message in to_parent()) {
+        fn what_a_child_says_arrives(message in to_parent(), appended in prop::collection::vec(any::<u8>(), 0..20)) {
             let mut out = BytesMut::new();
             message.encode(&mut out);
-            prop_assert_eq!(ToParent::decode(out[0], &out[HEADER..]).unwrap(), message);
+            // Fields of a later version.
+            out.put_slice(&appended);
+            prop_assert_eq!(ToParent::decode(out[0], &out[HEADER..]).unwrap(), Some(message));
         }
 
         #[test]
@@ -450,5 +482,18 @@ mod tests {
             let _ = ToChild::decode(kind, &payload);
             let _ = ToParent::decode(kind, &payload);
         }
+    }
+
+    #[test]
+    fn a_peer_without_a_common_version_is_refused_in_words() {
+        let mut out = BytesMut::new();
+        let later = version::PEER.greatest() + 1;
+        let speaks = Versions::new(later, later + 1);
+        let peer = PeerId::from_bytes([1; 16]);
+        ToChild::Hello { peer, speaks }.encode(&mut out);
+        let error = ToChild::decode(out[0], &out[HEADER..]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Protocol);
+        let expected = format!("speaks {speaks} of the peer protocol");
+        assert!(error.to_string().contains(&expected), "{error}");
     }
 }

@@ -55,24 +55,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Not cancel-safe while a frame is half read only in that the caller must go on with it.
     pub async fn from_parent(&mut self) -> Result<Option<Incoming>, Error> {
         debug_assert_eq!(self.data_left, 0, "the block before has not been taken");
-        let Some((kind, len)) = self.header().await? else {
-            return Ok(None);
-        };
-        if kind == DATA {
-            if !(5..=DATA_MAX).contains(&len) {
-                return Err(broken(format!("a block of {len} bytes")));
+        loop {
+            let Some((kind, len)) = self.header().await? else {
+                return Ok(None);
+            };
+            if kind == DATA {
+                return self.data(len).await.map(Some);
             }
-            self.gather(HEADER + 4).await?;
-            self.buffer.advance(HEADER);
-            let request = self.buffer.get_u32();
-            self.data_left = len - 4;
-            return Ok(Some(Incoming::Data(DataFrame {
-                request,
-                len: len - 4,
-            })));
+            let payload = self.payload(len).await?;
+            // What a later version says besides is skipped.
+            if let Some(message) = ToChild::decode(kind, &payload)? {
+                return Ok(Some(Incoming::Message(message)));
+            }
         }
-        let payload = self.payload(len).await?;
-        ToChild::decode(kind, &payload).map(|message| Some(Incoming::Message(message)))
+    }
+
+    async fn data(&mut self, len: usize) -> Result<Incoming, Error> {
+        if !(5..=DATA_MAX).contains(&len) {
+            return Err(broken(format!("a block of {len} bytes")));
+        }
+        self.gather(HEADER + 4).await?;
+        self.buffer.advance(HEADER);
+        let request = self.buffer.get_u32();
+        self.data_left = len - 4;
+        Ok(Incoming::Data(DataFrame {
+            request,
+            len: len - 4,
+        }))
     }
 
     /// The next thing the child says; `None` when it closed the connection between frames.
@@ -80,11 +89,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Errors
     /// As [`FrameReader::from_parent`].
     pub async fn from_child(&mut self) -> Result<Option<ToParent>, Error> {
-        let Some((kind, len)) = self.header().await? else {
-            return Ok(None);
-        };
-        let payload = self.payload(len).await?;
-        ToParent::decode(kind, &payload).map(Some)
+        loop {
+            let Some((kind, len)) = self.header().await? else {
+                return Ok(None);
+            };
+            let payload = self.payload(len).await?;
+            // What a later version says besides is skipped.
+            if let Some(message) = ToParent::decode(kind, &payload)? {
+                return Ok(Some(message));
+            }
+        }
     }
 
     /// Reads some of the current block into `to`; gives how many bytes. The block is done when all
@@ -205,9 +219,7 @@ mod tests {
     #[tokio::test]
     async fn messages_and_blocks_come_in_order_however_they_are_cut() {
         let mut wire = BytesMut::new();
-        let hello = ToChild::Hello {
-            peer: PeerId::from_bytes([1; 16]),
-        };
+        let hello = ToChild::hello(PeerId::from_bytes([1; 16]));
         let news = ToChild::Receiving {
             task: TASK,
             piece: PieceIndex::new(5),
@@ -216,6 +228,8 @@ mod tests {
         hello.encode(&mut wire);
         wire.put_slice(&data_header(7, block.len()));
         wire.put_slice(&block);
+        // Something that only a later version knows.
+        wire.put_slice(&[250, 0, 0, 0, 3, 1, 2, 3]);
         news.encode(&mut wire);
         for cut in [1usize, 3, 700, 100_000] {
             let mut parts = tokio_test_reader(&wire, cut);

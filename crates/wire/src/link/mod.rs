@@ -9,6 +9,9 @@
 //!
 //! Non-goals: trust. What arrives is checked against digests that did not come this way.
 //!
+//! Versions: each side's first frame says which versions it speaks ([`crate::version`]); frames of an unknown kind
+//! and what follows a frame's known fields are skipped.
+//!
 //! A frame is its kind (one byte), its payload's length (four bytes, big-endian) and the payload.
 //! It is a protocol of our own rather than HTTP/1.1 because one connection carries many requests
 //! whose order the parent chooses by urgency, and because cancelling an HTTP/1.1 response costs
@@ -17,5 +20,5 @@
 mod frame;
 mod io;
 
-pub use frame::{BACKGROUND, Refusal, ToChild, ToParent, VERSION, data_header};
+pub use frame::{BACKGROUND, Refusal, ToChild, ToParent, data_header};
 pub use io::{DataFrame, FrameReader, Incoming};

@@ -210,7 +210,7 @@ async fn serve(
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read);
     let mut out = BytesMut::new();
-    ToChild::Hello { peer: me }.encode(&mut out);
+    ToChild::hello(me).encode(&mut out);
     loop {
         write.write_all(&out.split()).await?;
         let Ok(Some(message)) = reader.from_child().await else {

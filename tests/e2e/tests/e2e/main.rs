@@ -20,6 +20,7 @@ mod output;
 mod packages;
 mod private;
 mod rates;
+mod rolling;
 mod runtimes;
 mod silence;
 mod stalled;
