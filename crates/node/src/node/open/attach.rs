@@ -1,0 +1,94 @@
+//! Attaching: a reader gets its stream on a task that is here. Nobody is asked anything.
+
+use std::sync::Arc;
+
+use pantala_core::{ContentMeta, Generation, Result, TaskId};
+
+use super::Arrival;
+use crate::{
+    error,
+    node::{Content, ContentRequest, Node, request::bounds},
+    readers::{OriginSource, Reader},
+    stream::{StreamIo, StreamSetup},
+    task::TaskHandle,
+};
+
+impl Node {
+    /// Opens a reader on a task that is here. `meta` is what the resource that it asked for answers;
+    /// `learned`: the origin has just served this reader.
+    pub(crate) fn attach(
+        &self,
+        task: TaskId,
+        mut meta: ContentMeta,
+        request: &ContentRequest,
+        opened: &Arrival,
+        learned: bool,
+    ) -> Result<Content> {
+        let source = OriginSource {
+            url: request.url.clone(),
+            headers: request.headers.clone(),
+            allowed: request.origin_allowed,
+        };
+        let ports = &self.inner.ports;
+        let found = ports.tasks.with(&task, |task| {
+            let length = task.meta.read().length;
+            let (start, end) = bounds(request.range, length)?;
+            let geometry = task.pieces.geometry();
+            // A transfer that no other can follow, and that brings the whole whatever was asked for, goes
+            // on for whoever comes next as long as this reader is there.
+            let goes_on = task.meta.read().generation == Generation::Transfer && !meta.ranges;
+            let last = end
+                .filter(|_| !goes_on)
+                .map(|end| geometry.piece_after(end));
+            let reader = task.readers.open(
+                geometry.piece_at(start),
+                last,
+                source,
+                request.background,
+                opened.counted.clone(),
+            );
+            Ok((task.clone(), reader, length, start, end))
+        });
+        let Some(found) = found else {
+            return Err(error::stopping().retryable(true));
+        };
+        let (task, reader, length, start, end): (Arc<TaskHandle>, Arc<Reader>, _, u64, _) = found?;
+        meta.length = length;
+        let admission = (meta.private && !learned)
+            .then(|| self.admission(&task, &meta, request))
+            .flatten();
+        if learned {
+            self.admit(task.id, request);
+        }
+        let whole = request.range.is_none() || (start == 0 && end == meta.length);
+        let proven = task.proven.load(std::sync::atomic::Ordering::Relaxed);
+        let digest = request
+            .digest
+            .filter(|_| whole && !proven)
+            .map(|digest| (digest, true));
+        let id = task.id;
+        let stream = StreamIo::new(StreamSetup {
+            task,
+            reader,
+            metrics: ports.metrics.clone(),
+            start,
+            end,
+            digest,
+            limit_rate: request.limit_rate,
+            admission,
+            memory: self.inner.config.memory,
+            learned,
+            opened: opened.at,
+            counted: opened.counted.clone(),
+            tracker: ports.tracker.clone(),
+        });
+        Ok(Content {
+            meta,
+            start,
+            end,
+            task: id,
+            learned,
+            stream,
+        })
+    }
+}

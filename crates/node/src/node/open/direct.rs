@@ -1,0 +1,56 @@
+//! Answers that are for one reader alone, straight from the origin. Nothing of them is kept or shared.
+
+use pantala_core::ByteRange;
+use pantala_origin::{OriginRequest, OriginResponse, Refused};
+use pantala_store::Charge;
+
+use crate::{
+    alone::Place,
+    direct::Direct,
+    error,
+    node::{ContentRequest, Node, Opened, Range},
+    run::ORIGIN_BUFFER,
+};
+
+impl Node {
+    /// Memory for what a transfer from the origin reads ahead.
+    pub(super) async fn origin_buffer(&self) -> Charge {
+        self.inner.ports.store.budget().charge(ORIGIN_BUFFER).await
+    }
+
+    pub(in crate::node) async fn direct(&self, request: ContentRequest) -> Result<Opened, Refused> {
+        if !request.origin_allowed {
+            return Err(error::nobody_has_it().into());
+        }
+        let (range, suffix) = match request.range {
+            Some(Range::Bytes(range)) => (range, None),
+            Some(Range::Suffix(last)) => (ByteRange::ALL, Some(last)),
+            None => (ByteRange::ALL, None),
+        };
+        let asked = OriginRequest {
+            headers: request.headers.clone(),
+            range,
+            suffix,
+            follow: request.follow,
+            ask_again: request.ask_again,
+            interim: request.interim.clone(),
+            ..OriginRequest::new(request.url.clone())
+        };
+        let place = self.inner.alone.enter().await;
+        let charge = self.origin_buffer().await;
+        let mut response = self.inner.ports.origin.get_or_refusal(asked).await?;
+        response.body.hold(charge);
+        Ok(self.opened_direct(response, place, &request))
+    }
+
+    pub(super) fn opened_direct(
+        &self,
+        response: OriginResponse,
+        place: Place,
+        request: &ContentRequest,
+    ) -> Opened {
+        let limits = self.inner.rates.direct(request.limit_rate);
+        let direct = Direct::new(response, place, request.range, request.digest, limits);
+        Opened::Direct(Box::new(direct))
+    }
+}

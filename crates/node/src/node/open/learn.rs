@@ -1,0 +1,257 @@
+//! Learning: this peer asks the origin what stands behind a resource, for itself and for all who wait, and
+//! tells the supernode what came of it. What an answer is fit for is not judged here.
+
+use std::time::Instant;
+
+use pantala_core::{
+    ContentMeta, Error, Generation, Geometry, Kind, ResourceKey, Result, TaskId, Who,
+    control::{FromPeer, Known, Learned},
+    display_url,
+};
+use pantala_origin::{OriginResponse, Refused};
+use tokio::task::JoinHandle;
+
+use super::{Arrival, FOR_EVER, Stale, first_get::First};
+use crate::{
+    error, key,
+    node::{Content, ContentRequest, Node, Opened},
+    registration::Answer,
+    task::Command,
+};
+
+impl Node {
+    /// Asks the origin itself, and goes on with that very transfer as the first source lease.
+    /// `stale`: what may stand there, unchanged.
+    pub(super) async fn learn(
+        &self,
+        key: ResourceKey,
+        stale: Option<Stale>,
+        request: ContentRequest,
+        opened: Arrival,
+    ) -> Result<Opened, Refused> {
+        // In a task of its own: others wait for what it learns, though this reader may go away.
+        let this = self.clone();
+        let learning: JoinHandle<Result<Opened, Refused>> = self
+            .inner
+            .ports
+            .tracker
+            .spawn(async move { this.learn_now(key, stale, request, opened).await });
+        learning
+            .await
+            .unwrap_or_else(|_| Err(error::stopping().into()))
+    }
+
+    async fn learn_now(
+        &self,
+        key: ResourceKey,
+        stale: Option<Stale>,
+        request: ContentRequest,
+        opened: Arrival,
+    ) -> Result<Opened, Refused> {
+        let owed = Owed::new(self, key);
+        if self.is_crowded() && !self.inner.alone.is_full() {
+            let what = "this peer has more readers than its memory has pieces for";
+            let error = Error::new(Who::Us, Kind::NoMemory, what);
+            owed.say(Learned::Failed { error });
+            return self.direct(request).await;
+        }
+        let response = match self.first_get(&request, stale.as_ref()).await {
+            Ok(First::Sent(response)) => *response,
+            Ok(First::Unchanged {
+                shareable: false, ..
+            }) => {
+                owed.say(Learned::Unshareable);
+                return self.direct(request).await;
+            }
+            Ok(First::Unchanged { task, meta, .. }) => {
+                return match self.unchanged(owed, task, *meta, &request, &opened).await? {
+                    Some(content) => Ok(Opened::Content(content)),
+                    // Everybody forgot it meanwhile: as if nothing had been known.
+                    None => Box::pin(self.learn_now(key, None, request, opened)).await,
+                };
+            }
+            Err(refused) => {
+                self.forget_admission(&request, &refused.error);
+                let error = refused.error.clone();
+                owed.say(Learned::Failed { error });
+                return Err(refused);
+            }
+        };
+        let unfit = self.unfit(&response.meta);
+        let joins = self.may_join(&response, stale.as_ref(), &request);
+        if unfit.is_some() || !joins || !self.is_shareable(&response, &request, key.class()) {
+            owed.say(match unfit {
+                // Others may have the memory for it.
+                Some(error) if error.kind() == Kind::NoMemory => {
+                    tracing::warn!(%error, "content goes to its reader straight from the origin");
+                    Learned::Failed { error }
+                }
+                Some(_) => Learned::Unshareable,
+                None => unshareable(&request),
+            });
+            // The range that was asked of the origin was aligned for pieces.
+            return match request.range {
+                None if let Some(place) = self.inner.alone.try_enter() => {
+                    Ok(self.opened_direct(response, place, &request))
+                }
+                // Where there is no place the transfer must not take memory while it waits for one.
+                _ => {
+                    drop(response);
+                    self.direct(request).await
+                }
+            };
+        }
+        self.begin(owed, response, request, opened).await
+    }
+
+    /// The origin says that a content that is known stands there: lets the reader in. `None` when
+    /// nobody has the content any more.
+    async fn unchanged(
+        &self,
+        owed: Owed<'_>,
+        task: TaskId,
+        meta: ContentMeta,
+        request: &ContentRequest,
+        opened: &Arrival,
+    ) -> Result<Option<Content>> {
+        let key = owed.key;
+        let told = self.inner.registrations.wait(key);
+        self.inner
+            .ports
+            .shelf
+            .put(key, task, meta.clone(), Instant::now());
+        if owed.say(Learned::Unchanged {
+            task,
+            meta: meta.clone(),
+        }) && let Ok(Ok(Answer::Known(known))) =
+            tokio::time::timeout(self.answer_timeout(), told).await
+        {
+            let content = self.attach(known.task, known.meta, request, opened, true)?;
+            return Ok(Some(content));
+        }
+        if self.inner.ports.tasks.get(&task).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.attach(task, meta, request, opened, true)?))
+    }
+
+    /// Begins a content with the transfer that brought what is known of it.
+    async fn begin(
+        &self,
+        owed: Owed<'_>,
+        mut response: OriginResponse,
+        request: ContentRequest,
+        opened: Arrival,
+    ) -> Result<Opened, Refused> {
+        let key = owed.key;
+        let mut meta = response.meta.clone();
+        meta.piece_size = Some(Geometry::of(&meta).piece_size());
+        let task = match key::content(&request, &self.inner.config.filter_query) {
+            Some(task) => {
+                meta.fresh_for = Some(FOR_EVER);
+                meta.generation = Generation::Digest;
+                response.body.named_by_digest();
+                // It may be had by whoever the origin would serve, and by nobody unasked.
+                meta.private |= !response.shareable;
+                task
+            }
+            None => TaskId::of_content(&key, &meta.validators, meta.length, rand::random()),
+        };
+        let known = Known {
+            task,
+            meta: meta.clone(),
+            digests: Vec::new(),
+            parents: Default::default(),
+        };
+        let handle = self.task(key, &known, display_url(request.url.as_str()));
+        self.inner
+            .ports
+            .shelf
+            .put(key, task, meta.clone(), Instant::now());
+        let content = self.attach(task, meta.clone(), &request, &opened, true);
+        owed.say(Learned::Content { task, meta });
+        if let Ok(content) = &content {
+            let start = response.start;
+            // What no other transfer can bring is kept from this one's first byte on.
+            let from = match content.meta.generation {
+                Generation::Transfer => start,
+                Generation::Validators | Generation::Digest => content.start,
+            };
+            let first = handle.pieces.geometry().piece_at(from);
+            let learned = Command::Learned {
+                first,
+                start,
+                body: response.body,
+            };
+            let _ = handle.commands.send(learned).await;
+        }
+        // Not before: the driver would ask the origin again for what is open already.
+        if self.inner.ports.control.control.is_none() {
+            let _ = handle.commands.send(Command::Alone).await;
+        }
+        Ok(Opened::Content(content?))
+    }
+
+    /// Whether there are more readers than a third of the memory has pieces for (the rest is for what
+    /// their transfers from the origin read ahead). Then whoever comes with
+    /// content that nobody has yet gets it straight from the origin, as without us, rather than
+    /// wait for the others' pieces.
+    fn is_crowded(&self) -> bool {
+        let readers = *self.inner.readers.borrow() as u64;
+        readers > 1
+            && readers * pantala_core::MIN_PIECE > self.inner.ports.store.budget().limit() / 3
+    }
+}
+
+/// The word on a resource that is owed to the supernode, because others wait for it. When nothing
+/// was said by the time it is dropped, learning failed here, and another peer tries.
+struct Owed<'a> {
+    node: &'a Node,
+    key: ResourceKey,
+    said: bool,
+}
+
+impl<'a> Owed<'a> {
+    fn new(node: &'a Node, key: ResourceKey) -> Self {
+        let said = false;
+        Self { node, key, said }
+    }
+
+    /// Says it; `false` when there is nobody to say it to.
+    fn say(mut self, learned: Learned) -> bool {
+        self.said = true;
+        self.tell(learned)
+    }
+
+    fn tell(&self, learned: Learned) -> bool {
+        let key = self.key;
+        self.node
+            .inner
+            .ports
+            .control
+            .send(FromPeer::Learned { key, learned })
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if !self.said {
+            let error = Error::new(Who::Us, Kind::Internal, "learning ended without a word");
+            self.tell(Learned::Failed {
+                error: error.retryable(true),
+            });
+        }
+    }
+}
+
+/// What others are told of an answer that is for one reader alone. A name that is answered with
+/// something else says only that this reader does not get the content.
+fn unshareable(request: &ContentRequest) -> Learned {
+    if request.digest.is_none() {
+        return Learned::Unshareable;
+    }
+    let what = "the origin answers with something else than the content that is named";
+    Learned::Failed {
+        error: Error::new(Who::Origin, Kind::Denied, what),
+    }
+}
