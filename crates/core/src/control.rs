@@ -34,11 +34,41 @@ pub struct Hello {
     pub labels: Vec<(String, String)>,
 }
 
+/// The place of a request among everything that one peer asks for and changes, counted from 1.
+///
+/// The connection to the supernode keeps the order of messages. So an answer that names a request was made
+/// after the supernode had heard all that the peer had said before that request, changes included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Serial(u64);
+
+impl Serial {
+    /// The serial of no request: what carries it answers nobody.
+    pub const NONE: Self = Self(0);
+
+    /// The serial with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The serial of what comes next.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// A reader on this peer wants content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
     /// What it asks for.
     pub key: ResourceKey,
+    /// Which request this is. The answer names it.
+    pub serial: Serial,
     /// The URL without credentials, for the operator's eyes only.
     pub shown: String,
     /// The first byte it wants.
@@ -146,6 +176,8 @@ pub enum FromPeer {
     Learned {
         /// What was asked for.
         key: ResourceKey,
+        /// The request that [`ToPeer::Learn`] named, or the peer's own where nobody told it to learn.
+        serial: Serial,
         /// What came of it.
         learned: Learned,
     },
@@ -299,10 +331,13 @@ pub enum Copies {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToPeer {
     /// The answer to [`FromPeer::Register`] where the content is known: at once, or as soon as
-    /// who learns it has done so.
+    /// who learns it has done so. Also the answer to [`FromPeer::Learned`], and,
+    /// with [`Serial::NONE`], to [`FromPeer::Resume`].
     Known {
         /// What was asked for.
         key: ResourceKey,
+        /// The request that it answers, and with it all that this peer made for the same resource before.
+        serial: Serial,
         /// What stands behind it.
         known: Known,
     },
@@ -311,6 +346,8 @@ pub enum ToPeer {
     Learn {
         /// What was asked for.
         key: ResourceKey,
+        /// The request that led to this. [`FromPeer::Learned`] names it.
+        serial: Serial,
         /// A content that may be what stands there: the one that was there before, or what another
         /// resource of the same origin has under the same name. The origin is asked whether it is.
         stale: Option<(TaskId, ContentMeta)>,
@@ -319,11 +356,15 @@ pub enum ToPeer {
     Direct {
         /// What was asked for.
         key: ResourceKey,
+        /// The request that it answers, and with it all that this peer made for the same resource before.
+        serial: Serial,
     },
     /// The answer where the origin refused the peer that asked for all.
     Refused {
         /// What was asked for.
         key: ResourceKey,
+        /// The request that it answers, and with it all that this peer made for the same resource before.
+        serial: Serial,
         /// What the origin said.
         error: Error,
     },

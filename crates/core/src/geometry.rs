@@ -101,6 +101,12 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Whether both can be of one content: it is cut alike, and no two lengths are said.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let lengths = self.length.zip(other.length);
+        self.shift == other.shift && lengths.is_none_or(|(one, other)| one == other)
+    }
+
     /// The geometry of a content of this many bytes.
     pub fn new(length: Option<u64>) -> Self {
         let mut piece = MIN_PIECE;

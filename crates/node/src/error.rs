@@ -51,6 +51,12 @@ pub(crate) fn two_versions(url: &str, piece: PieceIndex) -> Error {
         .hint("start again; the origin may have been changed")
 }
 
+/// Something else has come to stand here under the content's name.
+pub(crate) fn other_content() -> Error {
+    let what = "another content has come to stand under this one's name meanwhile";
+    Error::new(Who::Origin, Kind::Changed, what).hint("start again")
+}
+
 /// The content turned out not to be what its digest says.
 pub(crate) fn poisoned() -> Error {
     Error::new(

@@ -2,7 +2,9 @@
 
 use pantala_core::{
     ContentMeta, PieceIndex,
-    control::{FromPeer, Hello, Known, KnownResource, Learned, PeerAddr, Register, Resume, ToPeer},
+    control::{
+        FromPeer, Hello, Known, KnownResource, Learned, PeerAddr, Register, Resume, Serial, ToPeer,
+    },
 };
 use pantala_swarm::Event as SwarmEvent;
 use pantala_window::Event;
@@ -106,6 +108,8 @@ impl World {
         let range = self.scenario.classes[class].range;
         let register = Register {
             key: self.tasks[task].key,
+            // Nothing is written in the simulated world, so no answer comes too late.
+            serial: Serial::NONE,
             shown: String::new(),
             start: range.map_or(0, |range| range.0),
             content: None,
@@ -131,7 +135,7 @@ impl World {
         let task = match &message {
             ToPeer::Known { key, .. }
             | ToPeer::Learn { key, .. }
-            | ToPeer::Direct { key }
+            | ToPeer::Direct { key, .. }
             | ToPeer::Refused { key, .. } => self.by_key.get(key).copied(),
             ToPeer::Parents { task, .. }
             | ToPeer::Digests { task, .. }
@@ -259,7 +263,14 @@ impl World {
             meta,
         };
         let (host, key) = (seat.host, task.key);
-        self.report_to_swarm(host, FromPeer::Learned { key, learned });
+        self.report_to_swarm(
+            host,
+            FromPeer::Learned {
+                key,
+                serial: Serial::NONE,
+                learned,
+            },
+        );
     }
 
     /// The connection to the supernode broke, or a new supernode is there.

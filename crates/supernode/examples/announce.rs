@@ -13,7 +13,7 @@ use std::{fs, time::Duration};
 
 use pantala_core::{
     ContentMeta, PeerId, PieceIndex, ResourceKey, TaskId,
-    control::{FromPeer, Hello, Learned, PeerAddr, Register, ToPeer},
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, Serial, ToPeer},
 };
 use pantala_supernode::{Supernode, SupernodeConfig};
 use pantala_wire::control::{ClientConfig, Control, ControlEvent};
@@ -91,7 +91,11 @@ async fn announce(id: u64, burst: u64, supernode: String, until: Instant) -> u64
     ] {
         assert!(control.send(register(key)));
         answer(&mut events, key).await;
-        assert!(control.send(FromPeer::Learned { key, learned }));
+        assert!(control.send(FromPeer::Learned {
+            key,
+            serial: Serial::new(1),
+            learned
+        }));
     }
     let mut announced = 0;
     while Instant::now() < until {
@@ -122,6 +126,7 @@ fn key(id: u8) -> ResourceKey {
 fn register(key: ResourceKey) -> FromPeer {
     FromPeer::Register(Register {
         key,
+        serial: Serial::new(1),
         shown: String::new(),
         start: 0,
         content: None,
@@ -132,7 +137,7 @@ fn register(key: ResourceKey) -> FromPeer {
 async fn answer(events: &mut mpsc::Receiver<ControlEvent>, about: ResourceKey) {
     loop {
         match events.recv().await.unwrap() {
-            ControlEvent::Message(ToPeer::Learn { key, .. } | ToPeer::Direct { key })
+            ControlEvent::Message(ToPeer::Learn { key, .. } | ToPeer::Direct { key, .. })
                 if key == about =>
             {
                 return;

@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use pantala_core::{
     Class, ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
-    control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, RoundTrip, ToPeer},
+    control::{FromPeer, Hello, Known, Learned, PeerAddr, Register, RoundTrip, Serial, ToPeer},
 };
 use pantala_supernode::{Supernode, SupernodeConfig};
 use pantala_swarm::Locality;
@@ -112,6 +112,7 @@ fn task() -> TaskId {
 fn register() -> FromPeer {
     FromPeer::Register(Register {
         key: key(),
+        serial: Serial::new(1),
         shown: "http://origin.example/f".to_owned(),
         start: 0,
         content: None,
@@ -121,6 +122,7 @@ fn register() -> FromPeer {
 fn learned(meta: &ContentMeta) -> FromPeer {
     FromPeer::Learned {
         key: key(),
+        serial: Serial::new(1),
         learned: Learned::Content {
             task: task(),
             meta: meta.clone(),
@@ -155,6 +157,7 @@ async fn the_second_peer_is_sent_to_the_first() {
         first.message().await,
         ToPeer::Learn {
             key: key(),
+            serial: Serial::new(1),
             stale: None
         }
     );
@@ -313,6 +316,7 @@ async fn data_centres_are_found_from_what_peers_measure() {
         let key = ResourceKey::from_bytes([id; 32]);
         peer.say(FromPeer::Register(Register {
             key,
+            serial: Serial::new(1),
             shown: String::new(),
             start: 0,
             content: None,

@@ -1,18 +1,15 @@
-//! What content stands behind a resource: one peer asks the origin for all.
+//! Learning what content stands behind a resource: one peer asks the origin for all, while others wait.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use pantala_core::{
     Class, ContentMeta, Error, Kind, PeerId, ResourceKey, TaskId, Who,
-    control::{KnownResource, Learned, Register, ToPeer},
+    control::{Learned, Register, Serial, ToPeer},
 };
 
 use crate::{
     outage::{Outage, Verdict},
-    resource::{Learning, Resource, Standing, Waiting},
+    resource::{Learning, Resource, Waiting},
     swarm::Swarm,
     task::Task,
 };
@@ -21,6 +18,7 @@ use crate::{
 const UNSHAREABLE: Duration = Duration::from_secs(30);
 /// Readers of one peer that wait to learn what stands behind the same resource.
 const WAITING_MAX: usize = 16;
+
 impl Swarm {
     pub(crate) fn is_full(&self, peer: PeerId) -> bool {
         self.peers
@@ -31,77 +29,77 @@ impl Swarm {
     pub(crate) fn register(&mut self, peer: PeerId, register: Register) {
         let Register {
             key,
+            serial,
             start,
             content,
             ..
         } = register;
-        let waiting = Waiting { peer, start };
+        let waiting = Waiting {
+            peer,
+            serial,
+            start,
+        };
         let member = match self.resources.get(&key) {
             Some(Resource::Known(standing)) => self.is_member(peer, standing.task),
             _ => false,
         };
         if self.is_full(peer) && !member {
-            self.send(peer, ToPeer::Direct { key });
+            self.send(peer, ToPeer::Direct { key, serial });
             return;
         }
         match self.resources.get_mut(&key) {
+            // What is being learned may be what stood there before the change. This reader asked after it,
+            // so it asks the origin itself; those who wait already may have the newer answer too.
+            Some(Resource::Learning(learning)) if learning.changed => {
+                let others = std::mem::take(&mut learning.waiting);
+                self.learn_after_change(key, waiting, None, others);
+            }
             Some(Resource::Learning(learning)) => {
                 let waits = self.peers.get(&peer).map(|peer| &peer.learning);
                 let waits = waits.is_some_and(|learning| learning.contains(&key));
+                let last = |other: &&mut Waiting| other.peer == peer;
                 let of_peer = || learning.waiting.iter().filter(|other| other.peer == peer);
-                // Each answer names the resource, not the reader: so many answers are enough.
                 if !waits || of_peer().count() < WAITING_MAX {
                     learning.waiting.push_back(waiting);
+                } else if let Some(last) = learning.waiting.iter_mut().rev().find(last) {
+                    // An answer holds for all requests of a peer up to the one that it names.
+                    last.serial = serial;
                 }
                 self.is_learning(peer, key);
             }
             Some(Resource::Unshareable { until }) if self.now < *until => {
-                self.send(peer, ToPeer::Direct { key });
+                self.send(peer, ToPeer::Direct { key, serial });
             }
             Some(Resource::Paused { error, until }) if self.now < *until => {
                 let error = error.clone();
-                self.send(peer, ToPeer::Refused { key, error });
+                self.send(peer, ToPeer::Refused { key, serial, error });
             }
             Some(Resource::Known(standing)) if self.tasks.contains_key(&standing.task) => {
                 let task = standing.task;
                 let found = self.tasks.get(&task);
                 let whole = found.is_some_and(|task| task.can_begin(task.piece_at(start)));
+                let stale = (task, standing.meta(self.now));
+                let stale = Some(stale).filter(|_| whole);
                 if whole && standing.is_fresh(self.now) {
                     self.admit(&waiting, key, task);
+                } else if standing.was_changed() {
+                    self.learn_after_change(key, waiting, stale, VecDeque::new());
                 } else {
-                    let stale = (task, standing.meta(self.now));
-                    let stale = Some(stale).filter(|_| whole);
                     self.learn(key, waiting, stale, VecDeque::new());
                 }
+            }
+            Some(Resource::Changed { .. }) => {
+                self.learn_after_change(key, waiting, None, VecDeque::new());
+            }
+            // Its content is forgotten.
+            Some(Resource::Known(standing)) if standing.was_changed() => {
+                self.learn_after_change(key, waiting, None, VecDeque::new());
             }
             _ => {
                 let stale = self.candidate(key, content);
                 self.learn(key, waiting, stale, VecDeque::new());
             }
         }
-    }
-
-    /// A content that may be what stands behind a resource of which nothing is known: the one that
-    /// has the name which the resource has too, or what stands there for the other class of
-    /// requests. Only the origin knows.
-    fn candidate(
-        &self,
-        key: ResourceKey,
-        content: Option<TaskId>,
-    ) -> Option<(TaskId, ContentMeta)> {
-        if let Some(id) = content {
-            return Some((id, self.tasks.get(&id)?.meta.clone()));
-        }
-        let other = key.of_class(match key.class() {
-            Class::Anonymous => Class::Credentialed,
-            Class::Credentialed => Class::Anonymous,
-        });
-        let Some(Resource::Known(standing)) = self.resources.get(&other) else {
-            return None;
-        };
-        let meta = standing.meta(self.now);
-        let can_be_asked = meta.validators.strong_etag().is_some();
-        (can_be_asked && self.tasks.contains_key(&standing.task)).then_some((standing.task, meta))
     }
 
     pub(crate) fn is_learning(&mut self, peer: PeerId, key: ResourceKey) {
@@ -119,16 +117,36 @@ impl Swarm {
         stale: Option<(TaskId, ContentMeta)>,
         waiting: VecDeque<Waiting>,
     ) {
+        debug_assert!(
+            self.peers.contains_key(&holder.peer),
+            "a peer that has gone cannot learn"
+        );
         self.is_learning(holder.peer, key);
         let learning = Learning {
             stale: stale.as_ref().map(|(task, _)| *task),
             changed: false,
+            after_change: false,
             waiting,
             holder: holder.clone(),
             outage: Outage::default(),
         };
-        self.send(holder.peer, ToPeer::Learn { key, stale });
+        let serial = holder.serial;
+        self.send(holder.peer, ToPeer::Learn { key, serial, stale });
         self.resources.insert(key, Resource::Learning(learning));
+    }
+
+    /// Has a peer ask the origin that asked for the resource after what stands there was changed.
+    fn learn_after_change(
+        &mut self,
+        key: ResourceKey,
+        holder: Waiting,
+        stale: Option<(TaskId, ContentMeta)>,
+        waiting: VecDeque<Waiting>,
+    ) {
+        self.learn(key, holder, stale, waiting);
+        if let Some(Resource::Learning(learning)) = self.resources.get_mut(&key) {
+            learning.after_change = true;
+        }
     }
 
     /// Lets a reader into a task and tells it what it must know.
@@ -148,94 +166,104 @@ impl Swarm {
         found.join(addr, &place, position, &self.config, self.now, &mut out);
         let known = self.known_as(key, task, addr.id);
         if let Some(known) = known {
-            self.send(addr.id, ToPeer::Known { key, known });
+            let serial = reader.serial;
+            self.send(addr.id, ToPeer::Known { key, serial, known });
         }
         self.outputs.extend(out);
     }
 
-    /// What a peer must know of a task that it found behind a resource: the content's own facts, and
-    /// what that very resource answers.
-    pub(crate) fn known_as(
-        &self,
-        key: ResourceKey,
-        task: TaskId,
+    /// A peer says what it learned for this request of its own.
+    pub(crate) fn learned(
+        &mut self,
         peer: PeerId,
-    ) -> Option<pantala_core::control::Known> {
-        let found = self.tasks.get(&task)?;
-        let mut known = found.known(peer);
-        match self.resources.get(&key) {
-            Some(Resource::Known(standing)) if standing.task == task => {
-                // What stands here says the rest of it.
-                known.meta = ContentMeta {
-                    length: known.meta.length,
-                    generation: known.meta.generation,
-                    piece_size: known.meta.piece_size,
-                    ..standing.meta(self.now)
-                };
-            }
-            // It is only the content: nobody may take it for what stands there now.
-            _ => known.meta.fresh_for = Some(Duration::ZERO),
+        key: ResourceKey,
+        serial: Serial,
+        learned: Learned,
+    ) {
+        let said = Waiting {
+            peer,
+            serial,
+            start: 0,
+        };
+        if self.contradicts(&learned) {
+            self.contradicted(said, key, &learned);
+        } else {
+            self.learned_well(said, key, learned);
         }
-        Some(known)
+        self.settle(peer, key);
     }
 
-    pub(crate) fn learned(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
-        self.forget_learning(peer, key);
-        let (holder, waiting, stale, changed, outage) = match self.resources.remove(&key) {
-            Some(Resource::Learning(learning)) if learning.holder.peer == peer => {
-                let Learning {
-                    holder,
-                    stale,
-                    changed,
-                    waiting,
-                    outage,
-                } = learning;
-                (holder, waiting, stale, changed, outage)
+    fn learned_well(&mut self, said: Waiting, key: ResourceKey, learned: Learned) {
+        let learning = match self.resources.remove(&key) {
+            Some(Resource::Learning(learning)) if learning.holder.is_same_request(&said) => {
+                learning
             }
             // Another peer asks by now, because this one seemed to be gone: a good answer is as good
             // for all who wait, and the other goes on by itself.
-            Some(Resource::Learning(learning)) if self.is_answer(peer, &learned) => {
-                let holder = Waiting { peer, start: 0 };
-                let Learning {
-                    waiting,
-                    changed,
-                    outage,
-                    ..
-                } = learning;
-                (holder, waiting, None, changed, outage)
+            Some(Resource::Learning(learning))
+                if self.is_answer(said.peer, &learned) && !learning.needs_holder() =>
+            {
+                Learning {
+                    holder: said,
+                    stale: None,
+                    ..learning
+                }
             }
             other => {
                 if let Some(other) = other {
                     self.resources.insert(key, other);
                 }
-                self.learned_late(peer, key, learned);
+                self.learned_late(said, key, learned);
                 return;
             }
         };
         match learned {
             Learned::Content { task, meta } => {
                 self.know(key, task, meta);
-                self.end_if(changed, key);
-                self.admit_learner(&holder, key, task);
-                self.admit_all(&waiting, key, task);
+                self.end_if(learning.changed, key);
+                self.admit_learner(&learning.holder, key, task);
+                self.admit_all(&learning.waiting, key, task);
             }
             Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
                 self.know(key, task, meta);
-                self.end_if(changed, key);
-                self.admit(&holder, key, task);
-                self.admit_all(&waiting, key, task);
+                self.end_if(learning.changed, key);
+                self.admit(&learning.holder, key, task);
+                self.admit_all(&learning.waiting, key, task);
             }
             // What was unchanged is forgotten meanwhile: as if nothing had been known.
-            Learned::Unchanged { .. } => self.learn(key, holder, None, waiting),
+            Learned::Unchanged { .. } if learning.needs_holder() => {
+                self.learn_after_change(key, learning.holder, None, learning.waiting);
+            }
+            Learned::Unchanged { .. } => self.learn(key, learning.holder, None, learning.waiting),
             Learned::Unshareable => {
                 let until = self.now + UNSHAREABLE;
                 self.resources.insert(key, Resource::Unshareable { until });
-                for reader in waiting {
-                    self.forget_learning(reader.peer, key);
-                    self.send(reader.peer, ToPeer::Direct { key });
+                for Waiting { peer, serial, .. } in learning.waiting {
+                    self.forget_learning(peer, key);
+                    self.send(peer, ToPeer::Direct { key, serial });
                 }
             }
-            Learned::Failed { error } => self.refuse(key, stale, waiting, outage, &error),
+            Learned::Failed { error } => self.refuse(key, learning, &error),
+        }
+    }
+
+    /// Two peers learned different contents under one name, and the other was first. This one goes on with
+    /// its own by itself; others who wait do not get it.
+    fn contradicted(&mut self, said: Waiting, key: ResourceKey, learned: &Learned) {
+        let Waiting { peer, serial, .. } = said;
+        match learned {
+            Learned::Content { task, .. } => self.send(peer, ToPeer::Unlisted { task: *task }),
+            // Its reader waits for a word.
+            _ => self.send(peer, ToPeer::Direct { key, serial }),
+        }
+        match self.resources.remove(&key) {
+            Some(Resource::Learning(learning)) if learning.holder.is_same_request(&said) => {
+                self.next_learner(key, learning);
+            }
+            Some(other) => {
+                self.resources.insert(key, other);
+            }
+            None => {}
         }
     }
 
@@ -248,18 +276,22 @@ impl Swarm {
         }
     }
 
-    fn admit_all(&mut self, waiting: &VecDeque<Waiting>, key: ResourceKey, task: TaskId) {
+    pub(crate) fn admit_all(
+        &mut self,
+        waiting: &VecDeque<Waiting>,
+        key: ResourceKey,
+        task: TaskId,
+    ) {
         for reader in waiting {
             self.admit(reader, key, task);
         }
     }
 
     /// Nobody waits for this answer any more but the reader of the peer that gives it.
-    fn learned_late(&mut self, peer: PeerId, key: ResourceKey, learned: Learned) {
-        if self.is_full(peer) {
+    fn learned_late(&mut self, said: Waiting, key: ResourceKey, learned: Learned) {
+        if self.is_full(said.peer) {
             return;
         }
-        let reader = Waiting { peer, start: 0 };
         match learned {
             Learned::Content { task, meta } => {
                 if !self.tasks.contains_key(&task) {
@@ -267,19 +299,20 @@ impl Swarm {
                     self.tasks.insert(task, known);
                 }
                 self.offered(key, task, meta);
-                self.admit_learner(&reader, key, task);
+                self.admit_learner(&said, key, task);
             }
             Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
                 self.offered(key, task, meta);
-                self.admit(&reader, key, task);
+                self.admit(&said, key, task);
             }
             // Its reader waits for a word.
             Learned::Unchanged { .. } => self.register(
-                peer,
+                said.peer,
                 Register {
                     key,
+                    serial: said.serial,
                     shown: String::new(),
-                    start: 0,
+                    start: said.start,
                     content: None,
                 },
             ),
@@ -296,89 +329,12 @@ impl Swarm {
         });
     }
 
-    /// The origin has just said that this content stands behind the resource.
-    fn know(&mut self, key: ResourceKey, task: TaskId, mut meta: ContentMeta) {
-        meta.private = key.class() == Class::Credentialed;
-        self.tasks
-            .entry(task)
-            .or_insert_with(|| Task::new(task, meta.clone(), &self.config));
-        let standing = Standing::new(task, meta, self.config.fresh_for, self.now);
-        self.resources.insert(key, Resource::Known(standing));
-    }
-
-    /// A peer says what stood behind a resource a while ago. The youngest answer counts; who waits
-    /// for one need not wait on.
-    fn offered(&mut self, key: ResourceKey, task: TaskId, meta: ContentMeta) {
-        match self.resources.get_mut(&key) {
-            None => self.know(key, task, meta),
-            Some(Resource::Known(standing)) => {
-                if meta.age < standing.age(self.now) {
-                    self.know(key, task, meta);
-                }
-            }
-            Some(Resource::Learning(learning)) => {
-                let old = meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero());
-                if old || learning.changed {
-                    return;
-                }
-                // Who asks the origin goes on by itself.
-                let waiting = std::mem::take(&mut learning.waiting);
-                self.know(key, task, meta);
-                self.admit_all(&waiting, key, task);
-            }
-            Some(Resource::Unshareable { .. } | Resource::Paused { .. }) => {}
-        }
-    }
-
-    /// What stands at the URL of a resource was changed through a peer: what is known of it holds no
-    /// more, whatever selects it and whoever asks. Peers are told that may know of a fresh answer,
-    /// so that many changes of the same are no more messages than one.
-    pub(crate) fn changed(&mut self, peer: PeerId, key: ResourceKey) {
-        let mut told = BTreeSet::new();
-        for (_, resource) in self.resources.range_mut(key.of_same_url()) {
-            match resource {
-                Resource::Known(standing) if standing.is_fresh(self.now) => {
-                    standing.end();
-                    if let Some(task) = self.tasks.get(&standing.task) {
-                        told.extend(task.members());
-                    }
-                }
-                Resource::Learning(learning) => learning.changed = true,
-                Resource::Known(_) | Resource::Unshareable { .. } | Resource::Paused { .. } => {}
-            }
-        }
-        told.remove(&peer);
-        for member in told {
-            self.send(member, ToPeer::Changed { key });
-        }
-    }
-
-    fn end_if(&mut self, changed: bool, key: ResourceKey) {
-        if let (true, Some(Resource::Known(standing))) = (changed, self.resources.get_mut(&key)) {
-            standing.end();
-        }
-    }
-
-    /// A peer that comes back says what a task stands behind, as far as it knows.
-    pub(crate) fn resumed(&mut self, task: TaskId, resources: Vec<KnownResource>) {
-        for KnownResource { key, meta } in resources {
-            self.offered(key, task, meta);
-        }
-    }
-
     /// The origin refused or failed the peer that asked for all. What holds for the others is passed
     /// on to them; else the first of them asks for itself.
-    fn refuse(
-        &mut self,
-        key: ResourceKey,
-        stale: Option<TaskId>,
-        waiting: VecDeque<Waiting>,
-        mut outage: Outage,
-        error: &Error,
-    ) {
+    fn refuse(&mut self, key: ResourceKey, mut learning: Learning, error: &Error) {
         let (now, rest) = (self.now, self.config.lease_timeout);
         let private = key.class() == Class::Credentialed;
-        let verdict = outage.failed(error, private, now, rest, now);
+        let verdict = learning.outage.failed(error, private, now, rest, now);
         // Only what the origin itself said holds for others: not this peer's way to it, nor that
         // this peer's reader went away. Of credentials it says something only to their owner.
         let holds = match error.kind() {
@@ -388,33 +344,56 @@ impl Swarm {
             _ => verdict == Verdict::Certain,
         };
         if !holds || error.who() != Who::Origin {
-            self.next_learner(key, stale, waiting);
-            if let Some(Resource::Learning(learning)) = self.resources.get_mut(&key) {
-                learning.outage = outage;
-            }
+            self.next_learner(key, learning);
             return;
         }
         if let Some(pause) = error.pause() {
             let (error, until) = (error.clone(), now + pause);
             self.resources
                 .insert(key, Resource::Paused { error, until });
+        } else if learning.needs_holder() {
+            self.stay_changed(key);
         }
-        for reader in waiting {
-            self.forget_learning(reader.peer, key);
+        for Waiting { peer, serial, .. } in learning.waiting {
+            self.forget_learning(peer, key);
             let error = error.clone();
-            self.send(reader.peer, ToPeer::Refused { key, error });
+            self.send(peer, ToPeer::Refused { key, serial, error });
         }
     }
 
-    fn next_learner(
-        &mut self,
-        key: ResourceKey,
-        stale: Option<TaskId>,
-        mut waiting: VecDeque<Waiting>,
-    ) {
-        if let Some(next) = waiting.pop_front() {
-            let stale = stale.and_then(|id| Some((id, self.tasks.get(&id)?.meta.clone())));
-            self.learn(key, next, stale, waiting);
+    /// The first of those who wait asks the origin in place of the one that has done so in vain.
+    fn next_learner(&mut self, key: ResourceKey, learning: Learning) {
+        let after_change = learning.needs_holder();
+        let Learning {
+            stale,
+            mut waiting,
+            outage,
+            ..
+        } = learning;
+        let Some(next) = waiting.pop_front() else {
+            if after_change {
+                self.stay_changed(key);
+            }
+            return;
+        };
+        let stale = stale.and_then(|id| Some((id, self.tasks.get(&id)?.meta.clone())));
+        self.learn(key, next, stale, waiting);
+        if let Some(Resource::Learning(learning)) = self.resources.get_mut(&key) {
+            learning.after_change = after_change;
+            learning.outage = outage;
+        }
+    }
+
+    /// Notes whether a peer learns or waits still: when it goes, others must not wait for it.
+    fn settle(&mut self, peer: PeerId, key: ResourceKey) {
+        let waits = match self.resources.get(&key) {
+            Some(Resource::Learning(learning)) => learning.concerns(peer),
+            _ => false,
+        };
+        if waits {
+            self.is_learning(peer, key);
+        } else {
+            self.forget_learning(peer, key);
         }
     }
 
@@ -430,7 +409,7 @@ impl Swarm {
             Some(Resource::Learning(mut learning)) => {
                 learning.waiting.retain(|waiting| waiting.peer != peer);
                 if learning.holder.peer == peer {
-                    self.next_learner(key, learning.stale, learning.waiting);
+                    self.next_learner(key, learning);
                 } else {
                     self.resources.insert(key, Resource::Learning(learning));
                 }

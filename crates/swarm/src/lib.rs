@@ -39,6 +39,7 @@
 //! 5. Where nothing but one transfer names a content, one member gets one lease for it, and nobody
 //!    gets another.
 
+mod answers;
 mod check;
 mod keep;
 mod learn;

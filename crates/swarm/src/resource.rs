@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use pantala_core::{ContentMeta, Error, PeerId, TaskId, Time};
+use pantala_core::{ContentMeta, Error, PeerId, TaskId, Time, control::Serial};
 
 use crate::outage::Outage;
 
@@ -14,6 +14,9 @@ pub(crate) enum Resource {
     Learning(Learning),
     /// The content behind it.
     Known(Standing),
+    /// What stood there was changed, and nobody has asked the origin with success since. Until then nobody's
+    /// earlier word is taken for what stands there.
+    Changed { until: Time },
     /// Not shared until then: each reader's request is its own.
     Unshareable { until: Time },
     /// The origin asked not to be asked before then; what it said is everybody's answer.
@@ -28,6 +31,8 @@ pub(crate) struct Standing {
     meta: Box<ContentMeta>,
     at: Time,
     fresh_for: Duration,
+    /// What stands there was changed since. Only who asks the origin afterwards can say what it is now.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -37,6 +42,9 @@ pub(crate) struct Learning {
     pub stale: Option<TaskId>,
     /// What stands there was changed meanwhile: what is learned may be what stood there before.
     pub changed: bool,
+    /// What stood there was changed before the holder asked: no other peer's word is as good, because
+    /// nobody knows when that one asked.
+    pub after_change: bool,
     pub waiting: VecDeque<Waiting>,
     /// The origin's failures, whoever of those that asked it met them.
     pub outage: Outage,
@@ -46,7 +54,28 @@ pub(crate) struct Learning {
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub peer: PeerId,
+    /// The request of that peer.
+    pub serial: Serial,
     pub start: u64,
+}
+
+impl Waiting {
+    /// Whether it is the very request of that peer.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        (self.peer, self.serial) == (other.peer, other.serial)
+    }
+}
+
+impl Learning {
+    /// Whether a peer asks the origin for it, or waits.
+    pub fn concerns(&self, peer: PeerId) -> bool {
+        self.holder.peer == peer || self.waiting.iter().any(|waiting| waiting.peer == peer)
+    }
+
+    /// Whether only the holder can say what stands there, and not whoever asked at some time.
+    pub fn needs_holder(&self) -> bool {
+        self.changed || self.after_change
+    }
 }
 
 impl Standing {
@@ -58,12 +87,19 @@ impl Standing {
             fresh_for: meta.fresh_for.unwrap_or(fresh_for),
             meta: meta.into(),
             at: now,
+            changed: false,
         }
     }
 
-    /// The answer holds no more: the origin has to say what stands there now.
+    /// What stands there was changed: the origin has to say what it is now.
     pub fn end(&mut self) {
         self.fresh_for = Duration::ZERO;
+        self.changed = true;
+    }
+
+    /// Whether what stands there was changed since the origin said this.
+    pub fn was_changed(&self) -> bool {
+        self.changed
     }
 
     pub fn is_fresh(&self, now: Time) -> bool {

@@ -5,7 +5,7 @@ use std::{
 
 use pantala_core::{
     PeerId, ResourceKey, TaskId, Time,
-    control::{FromPeer, Hello, Resume, ToPeer},
+    control::{FromPeer, Hello, Resume, Serial, ToPeer},
 };
 
 use crate::{
@@ -255,7 +255,11 @@ impl Swarm {
         match message {
             FromPeer::Register(register) => self.register(peer, register),
             FromPeer::Resume(resume) => self.resume(peer, resume),
-            FromPeer::Learned { key, learned } => self.learned(peer, key, learned),
+            FromPeer::Learned {
+                key,
+                serial,
+                learned,
+            } => self.learned(peer, key, serial, learned),
             FromPeer::Have {
                 task,
                 gained,
@@ -368,10 +372,15 @@ impl Swarm {
             self.send(peer, ToPeer::Unlisted { task });
             return;
         }
+        if !self.agrees(task, &meta) {
+            // It has something else under that name. Nobody else is to get that, nor this peer the other.
+            self.send(peer, ToPeer::Unlisted { task });
+            return;
+        }
         self.tasks
             .entry(task)
             .or_insert_with(|| Task::new(task, meta, &self.config));
-        self.resumed(task, resources);
+        self.resumed(peer, task, resources);
         let Some(found) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -390,7 +399,8 @@ impl Swarm {
         self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);
         if let Some(known) = self.known_as(key, task, peer) {
-            self.send(peer, ToPeer::Known { key, known });
+            let serial = Serial::NONE;
+            self.send(peer, ToPeer::Known { key, serial, known });
         }
         self.outputs.extend(out);
     }
@@ -438,7 +448,9 @@ impl Swarm {
         let tasks = &self.tasks;
         self.resources.retain(|_, resource| match resource {
             Resource::Known(standing) => tasks.contains_key(&standing.task),
-            Resource::Unshareable { until } | Resource::Paused { until, .. } => now < *until,
+            Resource::Changed { until }
+            | Resource::Unshareable { until }
+            | Resource::Paused { until, .. } => now < *until,
             Resource::Learning(_) => true,
         });
     }

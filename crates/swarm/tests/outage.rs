@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use pantala_core::{
     Class, ContentMeta, Error, Kind, PeerId, PieceIndex, ResourceKey, TaskId, Time, Who,
-    control::{FromPeer, Hello, Learned, PeerAddr, Register, ToPeer, Trouble},
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, Serial, ToPeer, Trouble},
 };
 use pantala_swarm::{Config, Event, Swarm};
 
@@ -65,6 +65,7 @@ impl Lab {
             0,
             FromPeer::Learned {
                 key: key(),
+                serial: Serial::new(1),
                 learned,
             },
         );
@@ -88,6 +89,7 @@ impl Lab {
     fn asks(&mut self, peer: u8) {
         let register = Register {
             key: key(),
+            serial: Serial::new(1),
             shown: String::new(),
             start: 0,
             content: None,
@@ -207,6 +209,7 @@ fn who_waits_for_metadata_is_told_of_a_pause_and_asks_nobody() {
         0,
         FromPeer::Learned {
             key: key(),
+            serial: Serial::new(1),
             learned,
         },
     );
@@ -230,6 +233,7 @@ fn three_find_out_that_an_origin_is_dead_and_all_know() {
             peer,
             FromPeer::Learned {
                 key: key(),
+                serial: Serial::new(1),
                 learned,
             },
         );

@@ -1,13 +1,16 @@
 //! The supernode's brain against peers that say anything at all.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pantala_core::{
     ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
     Time, Who,
     control::{
-        FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, RoundTrip, ToPeer,
-        Trouble,
+        FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, RoundTrip, Serial,
+        ToPeer, Trouble,
     },
 };
 use pantala_swarm::{Config, Event, Locality, Shape, Swarm};
@@ -63,12 +66,14 @@ fn message(what: u8, n: u32) -> FromPeer {
     match what % 14 {
         0 | 1 => FromPeer::Register(Register {
             key: key(n),
+            serial: Serial::new(u64::from(n % 4)),
             shown: String::new(),
             start: u64::from(n / 7) << 12,
             content: n.is_multiple_of(5).then_some(task),
         }),
         2 => FromPeer::Learned {
             key: key(n),
+            serial: Serial::new(u64::from(n / 3 % 4)),
             learned: match n / 2 % 6 {
                 0 => Learned::Unshareable,
                 1 => Learned::Unchanged {
@@ -173,8 +178,9 @@ fn message(what: u8, n: u32) -> FromPeer {
 #[derive(Default)]
 struct Heard {
     /// Unanswered registrations.
-    waiting: BTreeMap<(PeerId, ResourceKey), u32>,
-    learning: BTreeMap<ResourceKey, PeerId>,
+    waiting: BTreeMap<(PeerId, ResourceKey), BTreeSet<Serial>>,
+    /// Who was told to learn, and for which request.
+    learning: BTreeSet<(ResourceKey, PeerId, Serial)>,
 }
 
 fn hear(swarm: &mut Swarm, heard: &mut Heard) -> usize {
@@ -183,11 +189,15 @@ fn hear(swarm: &mut Swarm, heard: &mut Heard) -> usize {
         outputs += 1;
         let to = output.to;
         match output.message {
-            ToPeer::Learn { key, .. } => {
-                heard.learning.insert(key, to);
+            ToPeer::Learn { key, serial, .. } => {
+                // Its reader is answered by the origin.
+                heard.answered(to, key, |asked| asked == serial);
+                heard.learning.insert((key, to, serial));
             }
-            ToPeer::Known { key, .. } | ToPeer::Direct { key } | ToPeer::Refused { key, .. } => {
-                heard.waiting.remove(&(to, key));
+            ToPeer::Known { key, serial, .. }
+            | ToPeer::Direct { key, serial }
+            | ToPeer::Refused { key, serial, .. } => {
+                heard.answered(to, key, |asked| asked <= serial);
             }
             _ => {}
         }
@@ -203,7 +213,7 @@ proptest! {
         stripes in 0u32..4,
         shape in prop::sample::select(vec![Shape::Trees, Shape::Mesh, Shape::PerPiece]),
         lease_pieces in 0u32..3,
-        events in prop::collection::vec((0u8..19, 0u8..8, any::<u32>()), 0..200),
+        events in prop::collection::vec((0u8..20, 0u8..8, any::<u32>()), 0..200),
     ) {
         let locality = if lease_pieces == 0 { Locality::Measured } else { Locality::Labels };
         let mut swarm = Swarm::new(Config { stripes, shape, lease_pieces, locality, ..Config::default() });
@@ -212,6 +222,7 @@ proptest! {
             let peer = id(peer);
             let event = match what {
                 0..=12 | 18 => Event::Message { peer, message: message(what.min(13), n) },
+                19 => Event::Message { peer, message: FromPeer::Changed { key: key(n) } },
                 13 | 14 => Event::Connected { hello: hello(peer) },
                 15 => Event::Disconnected { peer },
                 _ => {
@@ -239,11 +250,12 @@ proptest! {
 
     #[test]
     fn every_registration_is_answered_when_peers_behave(
-        events in prop::collection::vec((0u8..4, 0u8..8, any::<u32>()), 0..100),
+        events in prop::collection::vec((0u8..6, 0u8..8, any::<u32>()), 0..100),
     ) {
         let mut swarm = Swarm::new(Config::default());
         let (mut now, mut heard) = (Time::ZERO, Heard::default());
         let mut connected = [false; 8];
+        let mut serial = Serial::NONE;
         for (what, peer, n) in events {
             let at = usize::from(peer);
             let peer = id(peer);
@@ -254,18 +266,22 @@ proptest! {
                     heard.waiting.retain(|(waiting, _), _| *waiting != peer);
                 }
                 1 => {
-                    if let Some((&key, &learner)) = heard.learning.iter().next() {
-                        heard.learning.remove(&key);
-                        learn(&mut swarm, now, learner, key);
+                    if let Some((key, peer, serial)) = heard.learning.pop_first() {
+                        learn(&mut swarm, now, peer, serial, key);
                     }
+                }
+                2 if connected[at] => {
+                    swarm.handle(now, Event::Message { peer, message: FromPeer::Changed { key: key(n) } });
                 }
                 _ => {
                     if !connected[at] {
                         swarm.handle(now, Event::Connected { hello: hello(peer) });
                         connected[at] = true;
                     }
-                    let FromPeer::Register(register) = message(0, n) else { unreachable!() };
-                    heard.waiting.insert((peer, register.key), n);
+                    let FromPeer::Register(mut register) = message(0, n) else { unreachable!() };
+                    serial = serial.next();
+                    register.serial = serial;
+                    heard.waiting.entry((peer, register.key)).or_default().insert(serial);
                     swarm.handle(now, Event::Message { peer, message: FromPeer::Register(register) });
                 }
             }
@@ -274,9 +290,8 @@ proptest! {
         }
         // Whoever learns says what; a learner that has gone is replaced.
         for _ in 0..40 {
-            for (key, learner) in std::mem::take(&mut heard.learning) {
-                learn(&mut swarm, now, learner, key);
-                heard.waiting.remove(&(learner, key));
+            for (key, peer, serial) in std::mem::take(&mut heard.learning) {
+                learn(&mut swarm, now, peer, serial, key);
             }
             hear(&mut swarm, &mut heard);
             now = now + Duration::from_secs(1);
@@ -297,11 +312,26 @@ fn hello(peer: PeerId) -> Hello {
     }
 }
 
-fn learn(swarm: &mut Swarm, now: Time, peer: PeerId, key: ResourceKey) {
+impl Heard {
+    /// Those requests of a peer need no further answer.
+    fn answered(&mut self, peer: PeerId, key: ResourceKey, which: impl Fn(Serial) -> bool) {
+        let waiting = self.waiting.entry((peer, key)).or_default();
+        waiting.retain(|asked| !which(*asked));
+        if waiting.is_empty() {
+            self.waiting.remove(&(peer, key));
+        }
+    }
+}
+
+fn learn(swarm: &mut Swarm, now: Time, peer: PeerId, serial: Serial, key: ResourceKey) {
     let learned = Learned::Content {
         task: TaskId::from_bytes(*key.as_bytes()),
         meta: meta(true, 0),
     };
-    let message = FromPeer::Learned { key, learned };
+    let message = FromPeer::Learned {
+        key,
+        serial,
+        learned,
+    };
     swarm.handle(now, Event::Message { peer, message });
 }

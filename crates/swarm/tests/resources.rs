@@ -1,13 +1,19 @@
 //! What stands behind a URL: who asks the origin, who waits for it, and which of two answers counts.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use pantala_core::{
-    Class, ContentMeta, Error, Kind, PeerId, PieceIndex, ResourceKey, TaskId, Time, Validators,
-    Who,
-    control::{FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, ToPeer},
+    Class, ContentMeta, Error, Generation, Kind, PeerId, PieceIndex, ResourceKey, TaskId, Time,
+    Validators, Who,
+    control::{
+        FromPeer, Hello, KnownResource, Learned, PeerAddr, Register, Resume, Serial, ToPeer,
+    },
 };
 use pantala_swarm::{Config, Event, Swarm};
+use proptest::prelude::*;
 
 const OLD: TaskId = TaskId::from_bytes([5; 32]);
 const NEW: TaskId = TaskId::from_bytes([6; 32]);
@@ -17,6 +23,10 @@ struct Lab {
     swarm: Swarm,
     now: Time,
     said: VecDeque<(u8, ToPeer)>,
+    /// The last request of any peer.
+    asked: Serial,
+    /// The requests for which peers were told to learn, and have not said what they did.
+    learning: BTreeMap<(u8, ResourceKey), VecDeque<Serial>>,
 }
 
 fn key(class: Class) -> ResourceKey {
@@ -42,6 +52,8 @@ impl Lab {
             swarm: Swarm::new(Config::default()),
             now: Time::ZERO,
             said: VecDeque::new(),
+            asked: Serial::NONE,
+            learning: BTreeMap::new(),
         };
         (0..peers).for_each(|peer| lab.connect(peer));
         lab
@@ -60,6 +72,10 @@ impl Lab {
             );
             if about_resources {
                 let to = output.to.as_bytes()[0];
+                if let ToPeer::Learn { key, serial, .. } = &output.message {
+                    let learning = self.learning.entry((to, *key)).or_default();
+                    learning.push_back(*serial);
+                }
                 self.said.push_back((to, output.message));
             }
         }
@@ -82,8 +98,10 @@ impl Lab {
     }
 
     fn asks(&mut self, peer: u8, class: Class) {
+        self.asked = self.asked.next();
         let register = Register {
             key: key(class),
+            serial: self.asked,
             shown: String::new(),
             start: 0,
             content: None,
@@ -91,9 +109,17 @@ impl Lab {
         self.say(peer, FromPeer::Register(register));
     }
 
+    /// A peer says what it learned for the first request for which it was told to.
     fn learned(&mut self, peer: u8, class: Class, learned: Learned) {
         let key = key(class);
-        self.say(peer, FromPeer::Learned { key, learned });
+        let learning = self.learning.get_mut(&(peer, key));
+        let serial = learning.and_then(VecDeque::pop_front).unwrap_or_default();
+        let message = FromPeer::Learned {
+            key,
+            serial,
+            learned,
+        };
+        self.say(peer, message);
     }
 
     fn resumes(&mut self, peer: u8, task: TaskId, class: Class, meta: ContentMeta) {
@@ -340,4 +366,326 @@ fn what_was_asked_before_a_write_is_nobodys_answer_after_it() {
     assert_eq!(lab.told(), [(0, OLD, 0)]);
     lab.asks(2, Class::Anonymous);
     assert_eq!(lab.learners(), [(2, Some(OLD))]);
+}
+
+#[test]
+fn who_asks_after_a_write_does_not_wait_for_what_was_asked_before() {
+    let mut lab = Lab::new(3);
+    lab.asks(0, Class::Anonymous);
+    lab.asks(2, Class::Anonymous);
+    lab.writes(1);
+    lab.said();
+    lab.asks(1, Class::Anonymous);
+    assert_eq!(lab.learners(), [(1, None)]);
+    // What stood there before is its own reader's answer, and nobody else's.
+    lab.learned(0, Class::Anonymous, content(OLD));
+    assert_eq!(lab.told(), [(0, OLD, 0)]);
+    lab.learned(1, Class::Anonymous, content(NEW));
+    assert_eq!(lab.told(), [(1, NEW, 60), (2, NEW, 60)]);
+}
+
+#[test]
+fn a_peers_own_later_request_is_not_answered_by_its_earlier_one() {
+    let mut lab = Lab::new(1);
+    lab.asks(0, Class::Anonymous);
+    lab.writes(0);
+    lab.asks(0, Class::Anonymous);
+    assert_eq!(lab.learners(), [(0, None), (0, None)]);
+    lab.learned(0, Class::Anonymous, content(OLD));
+    assert_eq!(lab.told(), [(0, OLD, 0)]);
+    lab.learned(0, Class::Anonymous, content(NEW));
+    assert_eq!(lab.told(), [(0, NEW, 60)]);
+    lab.asks(0, Class::Anonymous);
+    assert_eq!(lab.told(), [(0, NEW, 60)]);
+}
+
+#[test]
+fn who_learns_is_told_of_a_write() {
+    let mut lab = Lab::new(2);
+    lab.asks(0, Class::Anonymous);
+    lab.writes(1);
+    assert_eq!(lab.warned(), [0]);
+}
+
+#[test]
+fn after_a_write_only_the_origin_makes_an_answer_fresh_again() {
+    let mut lab = Lab::new(4);
+    lab.asks(0, Class::Anonymous);
+    lab.learned(0, Class::Anonymous, content(OLD));
+    lab.writes(1);
+    lab.said();
+    // One that was away when all were told, with an answer that is younger than the one known here.
+    lab.resumes(2, OLD, Class::Anonymous, meta(0, 3600));
+    assert_eq!(lab.said.len(), 2, "{:?}", lab.said);
+    assert_eq!(lab.warned(), [2]);
+    lab.asks(3, Class::Anonymous);
+    assert_eq!(lab.learners(), [(3, Some(OLD))]);
+    lab.resumes(2, OLD, Class::Anonymous, meta(0, 3600));
+    assert_eq!(lab.warned(), [2]);
+    // Nor does one who asked in vain make others' words good.
+    lab.asks(1, Class::Anonymous);
+    lab.learned(3, Class::Anonymous, failed(Who::Us, Kind::NoMemory));
+    assert_eq!(lab.learners().len(), 1);
+    lab.resumes(2, OLD, Class::Anonymous, meta(0, 3600));
+    assert_eq!(lab.warned(), [2]);
+    lab.learned(1, Class::Anonymous, content(NEW));
+    assert_eq!(lab.told(), [(1, NEW, 60)]);
+}
+
+/// A peer that has many readers of one resource is answered in a bounded number of messages, and each
+/// of its readers has its answer.
+#[test]
+fn many_readers_of_one_peer_are_answered_by_few_messages() {
+    let mut lab = Lab::new(2);
+    lab.asks(0, Class::Anonymous);
+    for _ in 0..100 {
+        lab.asks(1, Class::Anonymous);
+    }
+    let last = lab.asked;
+    lab.said();
+    lab.learned(0, Class::Anonymous, content(NEW));
+    let answered: Vec<Serial> = lab
+        .said()
+        .into_iter()
+        .filter_map(|(to, message)| match message {
+            ToPeer::Known { serial, .. } if to == 1 => Some(serial),
+            _ => None,
+        })
+        .collect();
+    assert!(answered.len() <= 16, "{}", answered.len());
+    assert_eq!(answered.iter().max(), Some(&last));
+}
+
+#[test]
+fn a_peer_that_waits_and_goes_is_not_asked_to_learn() {
+    let mut lab = Lab::new(4);
+    lab.asks(0, Class::Anonymous);
+    lab.asks(1, Class::Anonymous);
+    lab.asks(0, Class::Anonymous);
+    lab.asks(2, Class::Anonymous);
+    // The first learner's turn passes to the next, while another of its readers waits.
+    lab.learned(0, Class::Anonymous, failed(Who::Us, Kind::NoMemory));
+    lab.said();
+    let gone = PeerId::from_bytes([0; 16]);
+    lab.handle(Event::Disconnected { peer: gone });
+    lab.learned(1, Class::Anonymous, failed(Who::Us, Kind::NoMemory));
+    assert_eq!(lab.learners(), [(2, None)]);
+}
+
+/// What a registry names by a digest, as the answer of this length has it.
+fn named(task: TaskId, length: u64) -> Learned {
+    let meta = ContentMeta {
+        length: Some(length),
+        generation: Generation::Digest,
+        headers: vec![("x-length".into(), length.to_string())],
+        ..meta(0, 60)
+    };
+    Learned::Content { task, meta }
+}
+
+impl Lab {
+    /// A peer asks for the name in one of the places where it stands.
+    fn asks_at(&mut self, peer: u8, place: ResourceKey) -> Serial {
+        self.asked = self.asked.next();
+        let register = Register {
+            key: place,
+            serial: self.asked,
+            shown: String::new(),
+            start: 0,
+            content: Some(NEW),
+        };
+        self.say(peer, FromPeer::Register(register));
+        self.asked
+    }
+
+    fn learned_at(&mut self, peer: u8, key: ResourceKey, serial: Serial, learned: Learned) {
+        let message = FromPeer::Learned {
+            key,
+            serial,
+            learned,
+        };
+        self.say(peer, message);
+    }
+
+    /// The answers that were given since this was looked at last: to whom, the length of the content, and
+    /// the length that the answer's headers are of.
+    fn lengths(&mut self) -> Vec<(u8, u64, String)> {
+        let known = |(to, message)| match message {
+            ToPeer::Known { known, .. } => {
+                let (_, said) = known.meta.headers.first().cloned().unwrap_or_default();
+                Some((to, known.meta.length.unwrap_or_default(), said))
+            }
+            _ => None,
+        };
+        self.said().into_iter().filter_map(known).collect()
+    }
+}
+
+/// Two places of one registry, two peers that learn at the same moment, and two contents under one
+/// digest: one of them lies, or is broken.
+#[test]
+fn answers_of_two_lengths_under_one_digest_are_never_mixed() {
+    const SHORT: u64 = 5 << 20;
+    const LONG: u64 = 8 << 20;
+    let place = |n: u8| ResourceKey::from_bytes([n; 32]);
+    let mut lab = Lab::new(6);
+    let first = lab.asks_at(0, place(10));
+    let second = lab.asks_at(1, place(20));
+    lab.asks_at(2, place(20));
+    assert_eq!(lab.learners(), [(0, None), (1, None)]);
+    lab.learned_at(0, place(10), first, named(NEW, LONG));
+    assert_eq!(lab.lengths(), [(0, LONG, LONG.to_string())]);
+    lab.learned_at(1, place(20), second, named(NEW, SHORT));
+    let said = lab.said();
+    let known = |(to, message): &(u8, ToPeer)| matches!(message, ToPeer::Known { .. }) || *to == 1;
+    assert!(!said.iter().any(known), "it has its own answer: {said:?}");
+    assert!(
+        said.iter()
+            .any(|(to, message)| *to == 2 && matches!(message, ToPeer::Learn { .. })),
+        "the next asks: {said:?}"
+    );
+    // It comes back, with what it has.
+    let resume = Resume {
+        key: place(20),
+        task: NEW,
+        meta: ContentMeta {
+            length: Some(SHORT),
+            ..meta(0, 60)
+        },
+        resources: vec![KnownResource {
+            key: place(20),
+            meta: ContentMeta {
+                length: Some(SHORT),
+                ..meta(0, 60)
+            },
+        }],
+        held: vec![(PieceIndex::new(0), 5)],
+        digests: Vec::new(),
+        position: PieceIndex::new(5),
+        leases: Vec::new(),
+        shown: String::new(),
+    };
+    lab.say(1, FromPeer::Resume(resume));
+    assert_eq!(lab.lengths(), []);
+    lab.asks_at(3, place(20));
+    lab.asks_at(4, place(10));
+    for (_, length, said) in lab.lengths() {
+        assert_eq!(length.to_string(), said);
+    }
+    assert_eq!(
+        lab.swarm.stats().members,
+        2,
+        "each of those who have the long one"
+    );
+}
+
+/// Longer than any history takes: only a write ends what is known.
+const FRESH: u64 = 3600;
+
+/// An origin whose file is written through peers, and what each peer and the supernode know of it.
+struct Writes {
+    lab: Lab,
+    version: u8,
+    /// The version at the time of each request.
+    asked: BTreeMap<Serial, u8>,
+    /// Which version each peer that was told to learn will say: the origin answers at once.
+    learning: Vec<(u8, Serial, u8)>,
+    /// What each peer keeps, and when it learned that.
+    kept: BTreeMap<u8, (u8, Time)>,
+    away: BTreeSet<u8>,
+}
+
+impl Writes {
+    fn version_of(task: TaskId) -> u8 {
+        task.as_bytes()[0]
+    }
+
+    /// Takes in what the supernode said; gives an answer that is older than its request.
+    fn hear(&mut self) -> Option<(u8, Serial, u8)> {
+        let mut wrong = None;
+        for (to, message) in self.lab.said() {
+            match message {
+                ToPeer::Learn { serial, .. } => self.learning.push((to, serial, self.version)),
+                ToPeer::Known { serial, known, .. } => {
+                    let version = Self::version_of(known.task);
+                    let asked = self.asked.get(&serial).copied().unwrap_or_default();
+                    if version < asked {
+                        wrong = wrong.or(Some((to, serial, version)));
+                    }
+                    if known.meta.fresh_for.is_some_and(|left| !left.is_zero()) {
+                        self.kept.insert(to, (version, self.lab.now));
+                    }
+                }
+                ToPeer::Changed { .. } => {
+                    self.kept.remove(&to);
+                }
+                _ => {}
+            }
+        }
+        wrong
+    }
+
+    fn step(&mut self, what: u8, peer: u8) {
+        let there = !self.away.contains(&peer);
+        match what {
+            0..=3 if there => {
+                self.lab.asks(peer, Class::Anonymous);
+                self.asked.insert(self.lab.asked, self.version);
+            }
+            4 | 5 if there => {
+                self.version += 1;
+                self.kept.remove(&peer);
+                self.lab.writes(peer);
+            }
+            6..=8 if !self.learning.is_empty() => {
+                let (peer, serial, version) = self.learning.remove(0);
+                let task = TaskId::from_bytes([version; 32]);
+                let key = key(Class::Anonymous);
+                let meta = meta(0, FRESH);
+                self.lab
+                    .learned_at(peer, key, serial, Learned::Content { task, meta });
+            }
+            9 if there => {
+                let gone = PeerId::from_bytes([peer; 16]);
+                self.lab.handle(Event::Disconnected { peer: gone });
+                self.away.insert(peer);
+            }
+            10 | 11 if !there => {
+                self.away.remove(&peer);
+                self.lab.connect(peer);
+                if let Some((version, since)) = self.kept.get(&peer).copied() {
+                    let age = self.lab.now.since(since).as_secs();
+                    let task = TaskId::from_bytes([version; 32]);
+                    let meta = meta(age, FRESH - age);
+                    self.lab.resumes(peer, task, Class::Anonymous, meta);
+                }
+            }
+            _ => self.lab.waits(Duration::from_secs(2)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whoever learns when, goes, comes back and offers what it knows: no request is answered with what
+    /// stood there before a write that the supernode had heard of by then.
+    #[test]
+    fn no_request_is_answered_with_what_was_replaced_before_it(
+        steps in prop::collection::vec((0u8..13, 0u8..4), 0..60),
+    ) {
+        let mut writes = Writes {
+            lab: Lab::new(4),
+            version: 0,
+            asked: BTreeMap::new(),
+            learning: Vec::new(),
+            kept: BTreeMap::new(),
+            away: BTreeSet::new(),
+        };
+        // A peer reads it first, so that the supernode knows the file at each write.
+        for (what, peer) in [(0, 0), (6, 0)].into_iter().chain(steps) {
+            writes.step(what, peer);
+            prop_assert_eq!(writes.hear(), None, "to whom, for which request, which version");
+        }
+    }
 }

@@ -193,6 +193,10 @@ impl Node {
                 ControlEvent::Up { advertised } => {
                     tracing::info!(%advertised, "connected to the supernode");
                     contact.send_replace(Contact::Made);
+                    // Before anything is asked that they have to do with.
+                    for key in self.inner.ports.shelf.owed() {
+                        self.inner.ports.control.send(FromPeer::Changed { key });
+                    }
                     self.tell_all(|| Command::SupernodeUp).await;
                 }
                 ControlEvent::Down { reason } => {
@@ -227,34 +231,42 @@ impl Node {
     }
 
     async fn heard(&self, message: ToPeer) {
+        if let ToPeer::Known { serial, .. }
+        | ToPeer::Learn { serial, .. }
+        | ToPeer::Direct { serial, .. }
+        | ToPeer::Refused { serial, .. } = &message
+        {
+            self.inner.ports.shelf.heard(*serial);
+        }
         let task = match &message {
-            ToPeer::Known { known, .. } if self.unfit(&known.meta).is_some() => {
+            ToPeer::Known { known, .. } if !self.takes(known) => {
                 let leave = FromPeer::Leave { task: known.task };
                 self.inner.ports.control.send(leave);
                 self.inner.registrations.answer(&message);
                 return;
             }
-            ToPeer::Known { key, known } => {
+            ToPeer::Known { key, serial, known } => {
                 // The driver must be there before what follows: leases, digests.
                 let handle = self.task(*key, known, String::new());
                 // To who has just learned it, too: the next reader here need not ask.
-                let shelf = &self.inner.ports.shelf;
-                shelf.put(*key, known.task, known.meta.clone(), Instant::now());
+                let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
+                shelf.put(*key, known.task, known.meta.clone(), *serial, now);
                 let _ = handle.commands.send(Command::Known(known.clone())).await;
                 self.inner.registrations.answer(&message);
                 return;
             }
-            ToPeer::Learn { key, .. } => {
+            ToPeer::Learn { key, serial, .. } => {
                 if !self.inner.registrations.answer(&message) {
                     // The reader has gone: the next one who waits anywhere learns.
                     let error = Error::new(Who::Reader, Kind::Cancelled, "the reader has gone");
                     let learned = Learned::Failed {
                         error: error.retryable(true),
                     };
-                    self.inner
-                        .ports
-                        .control
-                        .send(FromPeer::Learned { key: *key, learned });
+                    self.inner.ports.control.send(FromPeer::Learned {
+                        key: *key,
+                        serial: *serial,
+                        learned,
+                    });
                 }
                 return;
             }
@@ -263,7 +275,7 @@ impl Node {
                 return;
             }
             ToPeer::Changed { key } => {
-                self.inner.ports.shelf.forget_url(key);
+                self.inner.ports.shelf.changed(key);
                 return;
             }
             ToPeer::Measure { peers, enough } => {

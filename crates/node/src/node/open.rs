@@ -13,7 +13,7 @@ use std::{
 
 use pantala_core::{
     Class, ContentMeta, Generation, Kind, ResourceKey, Result, TaskId,
-    control::{FromPeer, Register},
+    control::{FromPeer, Register, Serial},
     display_url,
 };
 use pantala_origin::{Harmless, Refused};
@@ -34,6 +34,14 @@ impl Arrival {
         let counted = Counted::new(&node.inner.readers).into();
         Self { at, counted }
     }
+}
+
+/// A question for a resource.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    key: ResourceKey,
+    /// The request that the answer is for: what it says may be as old as that.
+    serial: Serial,
 }
 
 /// How often a reader begins with a transfer that others began, until it has one of its own.
@@ -93,36 +101,47 @@ impl Node {
         if let Some(content) = self.open_fresh(key, &request, &opened) {
             return Ok(self.admitted(content?, request).await?);
         }
+        let serial = self.inner.ports.shelf.serial();
+        let asked = Asked { key, serial };
         if self.inner.ports.control.control.is_none() {
-            return self.learn(key, self.kept(&key), request, opened).await;
+            return self.learn(asked, self.kept(&key), request, opened).await;
         }
-        match self.ask_supernode(key, &request).await {
-            Answer::Known(known) if self.unfit(&known.meta).is_some() => self.direct(request).await,
+        match self.ask_supernode(asked, &request).await {
+            Answer::Known(known) if !self.takes(&known) => self.direct(request).await,
             Answer::Known(known) => {
                 let content = self.attach(known.task, known.meta, &request, &opened, false)?;
                 Ok(self.admitted(content, request).await?)
             }
-            Answer::Learn { stale } => self.learn(key, stale, request, opened).await,
+            Answer::Learn { serial, stale } => {
+                let asked = Asked { key, serial };
+                self.learn(asked, stale, request, opened).await
+            }
             Answer::Direct => self.direct(request).await,
             Answer::Refused(error) => Err(error.into()),
             Answer::Lost => {
                 self.inner.ports.control.fall_back().await;
-                self.learn(key, self.kept(&key), request, opened).await
+                self.learn(asked, self.kept(&key), request, opened).await
             }
         }
     }
 
     /// Registers a reader, and waits for what the supernode says: as long as another peer may be
     /// waiting for the origin, because asking that again would not make it quicker.
-    async fn ask_supernode(&self, key: ResourceKey, request: &ContentRequest) -> Answer {
-        let told = self.inner.registrations.wait(key);
+    async fn ask_supernode(&self, asked: Asked, request: &ContentRequest) -> Answer {
+        let Asked { key, serial } = asked;
+        let told = self.inner.registrations.wait(key, serial);
+        let control = &self.inner.ports.control;
+        if self.inner.ports.shelf.owes(&key) {
+            // It may have been told on a connection that broke, and would answer with what stood there before.
+            control.send(FromPeer::Changed { key });
+        }
         let register = FromPeer::Register(Register {
             key,
+            serial,
             shown: display_url(request.url.as_str()),
             start: request.range.map_or(0, |range| range.start_hint()),
             content: key::content(request, &self.inner.config.filter_query),
         });
-        let control = &self.inner.ports.control;
         control.ask(register, told, self.answer_timeout()).await
     }
 
@@ -156,7 +175,7 @@ impl Node {
     /// other peers (RFC 9111, 4.4).
     pub fn changed(&self, url: &Url) {
         let key = key::of_url(url, &self.inner.config.filter_query);
-        self.inner.ports.shelf.forget_url(&key);
+        self.inner.ports.shelf.changed_here(&key);
         // Nobody else knows anything where there is no supernode.
         self.inner.ports.control.send(FromPeer::Changed { key });
     }
@@ -182,10 +201,7 @@ impl Node {
     /// length is not of that.
     pub(super) fn stands_for(&self, standing: &Standing) -> Option<Arc<TaskHandle>> {
         let task = self.inner.ports.tasks.get(&standing.task)?;
-        let agrees = match (standing.length(), task.meta.read().length) {
-            (Some(said), Some(length)) => said == length,
-            _ => true,
-        };
+        let agrees = task.pieces.geometry().agrees(&standing.geometry());
         (agrees && !task.is_broken()).then_some(task)
     }
 

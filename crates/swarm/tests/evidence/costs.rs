@@ -9,7 +9,7 @@ use pantala_core::{
 };
 use pantala_swarm::{Config, Event, Swarm};
 
-use crate::lab::{KEY, Lab, TASK, content, digest, p};
+use crate::lab::{KEY, Lab, REQUEST, TASK, content, digest, p};
 
 #[test]
 fn a_peer_with_too_many_tasks_is_told_so() {
@@ -39,7 +39,10 @@ fn a_peer_with_too_many_tasks_is_told_so() {
     }
     // And a reader goes to the origin on its own.
     lab.ask_again(1);
-    assert!(lab.told(1).contains(&ToPeer::Direct { key: KEY }));
+    assert!(lab.told(1).contains(&ToPeer::Direct {
+        key: KEY,
+        serial: REQUEST
+    }));
     assert_eq!(lab.swarm.stats().members, 3);
 }
 

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 use pantala_core::{
     ContentMeta, Generation, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
     control::{
-        FromPeer, Hello, Known, KnownResource, Learned, PeerAddr, Register, Resume, ToPeer, Trouble,
+        FromPeer, Hello, Known, KnownResource, Learned, PeerAddr, Register, Resume, Serial, ToPeer,
+        Trouble,
     },
 };
 use pantala_swarm::{Config, Event, Swarm};
 
 pub const KEY: ResourceKey = ResourceKey::from_bytes([1; 32]);
 pub const TASK: TaskId = TaskId::from_bytes([2; 32]);
+/// Each peer asks once, as far as anything here depends on it.
+pub const REQUEST: Serial = Serial::new(1);
 pub const MIB: u64 = 1 << 20;
 
 pub fn id(peer: u8) -> PeerId {
@@ -103,6 +106,7 @@ impl Lab {
             peer,
             FromPeer::Register(Register {
                 key: KEY,
+                serial: REQUEST,
                 shown: String::new(),
                 start: 0,
                 content: None,
@@ -112,7 +116,14 @@ impl Lab {
 
     pub fn learned(&mut self, peer: u8, task: TaskId, meta: ContentMeta) {
         let learned = Learned::Content { task, meta };
-        self.say(peer, FromPeer::Learned { key: KEY, learned });
+        self.say(
+            peer,
+            FromPeer::Learned {
+                key: KEY,
+                serial: REQUEST,
+                learned,
+            },
+        );
     }
 
     pub fn sealed(&mut self, peer: u8, piece: u32, digest: PieceDigest) {

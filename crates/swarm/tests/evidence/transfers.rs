@@ -66,7 +66,8 @@ fn who_comes_after_a_single_transfer_broke_learns_anew() {
             told,
             ToPeer::Learn {
                 key: KEY,
-                stale: None
+                stale: None,
+                ..
             }
         )
     };

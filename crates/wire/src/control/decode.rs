@@ -10,7 +10,7 @@ use pantala_core::{
     ContentMeta, Error, Generation, Kind, PieceDigest, PieceIndex, Turn, Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
-        PieceSpan, Register, Resume, RoundTrip, ToPeer, Trouble,
+        PieceSpan, Register, Resume, RoundTrip, Serial, ToPeer, Trouble,
     },
     is_piece_size,
 };
@@ -108,6 +108,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
         let message = match message.kind.ok_or(Invalid::UnknownKind)? {
             Kind::Register(m) => FromPeer::Register(Register {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
                 shown: m.shown,
                 start: m.start,
                 content: match m.content {
@@ -132,6 +133,7 @@ impl TryFrom<proto::FromPeer> for FromPeer {
             }),
             Kind::Learned(m) => FromPeer::Learned {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
                 learned: learned(m.outcome.ok_or(Invalid::Missing("what was learned"))?)?,
             },
             Kind::Have(m) => FromPeer::Have {
@@ -209,10 +211,12 @@ impl TryFrom<proto::ToPeer> for ToPeer {
         let message = match message.kind.ok_or(Invalid::UnknownKind)? {
             Kind::Known(m) => ToPeer::Known {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
                 known: known(m.known.ok_or(Invalid::Missing("what is known"))?)?,
             },
             Kind::Learn(m) => ToPeer::Learn {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
                 stale: match m.stale {
                     Some(stale) => Some((id("a task", &stale.task)?, meta(stale.meta)?)),
                     None => None,
@@ -220,9 +224,11 @@ impl TryFrom<proto::ToPeer> for ToPeer {
             },
             Kind::Direct(m) => ToPeer::Direct {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
             },
             Kind::Refused(m) => ToPeer::Refused {
                 key: id("a key", &m.key)?,
+                serial: Serial::new(m.serial),
                 error: error(m.error.ok_or(Invalid::Missing("an error"))?)?,
             },
             Kind::Parents(m) => ToPeer::Parents {

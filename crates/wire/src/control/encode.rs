@@ -39,15 +39,22 @@ impl From<FromPeer> for proto::FromPeer {
                 shown,
                 start,
                 content,
+                serial,
             }) => Kind::Register(proto::Register {
                 key: key_bytes(&key),
+                serial: serial.get(),
                 shown,
                 start,
                 content: content.as_ref().map(task_bytes),
             }),
             FromPeer::Resume(value) => Kind::Resume(resume(value)),
-            FromPeer::Learned { key, learned } => Kind::Learned(proto::Learned {
+            FromPeer::Learned {
+                key,
+                serial,
+                learned,
+            } => Kind::Learned(proto::Learned {
                 key: key_bytes(&key),
+                serial: serial.get(),
                 outcome: Some(outcome(learned)),
             }),
             FromPeer::Have {
@@ -131,19 +138,31 @@ impl From<ToPeer> for proto::ToPeer {
     fn from(message: ToPeer) -> Self {
         use proto::to_peer::Kind;
         let kind = match message {
-            ToPeer::Known { key, known: value } => Kind::Known(proto::KnownFor {
+            ToPeer::Known {
+                key,
+                serial,
+                known: value,
+            } => Kind::Known(proto::KnownFor {
                 key: key_bytes(&key),
+                serial: serial.get(),
                 known: Some(known(value)),
             }),
-            ToPeer::Learn { key, stale } => Kind::Learn(proto::Learn {
+            ToPeer::Learn { key, serial, stale } => Kind::Learn(proto::Learn {
                 key: key_bytes(&key),
+                serial: serial.get(),
                 stale: stale.map(|(task, value)| content(&task, value)),
             }),
-            ToPeer::Direct { key } => Kind::Direct(proto::KeyOnly {
+            ToPeer::Direct { key, serial } => Kind::Direct(proto::Direct {
                 key: key_bytes(&key),
+                serial: serial.get(),
             }),
-            ToPeer::Refused { key, error: value } => Kind::Refused(proto::Refused {
+            ToPeer::Refused {
+                key,
+                serial,
+                error: value,
+            } => Kind::Refused(proto::Refused {
                 key: key_bytes(&key),
+                serial: serial.get(),
                 error: Some(error(&value)),
             }),
             ToPeer::Parents {

@@ -183,6 +183,7 @@ async fn a_peer_that_says_too_much_begins_anew() {
     let huge = |n| {
         FromPeer::Register(pantala_core::control::Register {
             key: pantala_core::ResourceKey::from_bytes([1; 32]),
+            serial: pantala_core::control::Serial::new(1),
             shown: "x".repeat(60_000),
             start: n,
             content: None,

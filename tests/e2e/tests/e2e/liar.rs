@@ -12,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 use pantala_core::{
     Class, ContentMeta, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Validators,
-    control::{FromPeer, Hello, Learned, PeerAddr, Register, ToPeer},
+    control::{FromPeer, Hello, Learned, PeerAddr, Register, Serial, ToPeer},
 };
 use pantala_e2e::{Content, MIB, Origin, Peers, Script, Supernode};
 use pantala_wire::{
@@ -146,15 +146,20 @@ async fn register(
                 let shown = url.to_owned();
                 assert!(control.send(FromPeer::Register(Register {
                     key,
+                    serial: Serial::new(1),
                     shown,
                     start: 0,
                     content: None,
                 })));
             }
-            ControlEvent::Message(ToPeer::Learn { .. }) => {
+            ControlEvent::Message(ToPeer::Learn { serial, .. }) => {
                 let meta = meta.clone();
                 let learned = Learned::Content { task, meta };
-                assert!(control.send(FromPeer::Learned { key, learned }));
+                assert!(control.send(FromPeer::Learned {
+                    key,
+                    serial,
+                    learned
+                }));
                 for (piece, bytes) in (0..).map(PieceIndex::new).zip(&pieces) {
                     let digest = PieceDigest::of(bytes);
                     assert!(control.send(FromPeer::Sealed {
@@ -177,6 +182,7 @@ async fn register(
                 // Whoever asks the supernode after this answer is told of this peer.
                 assert!(control.send(FromPeer::Register(Register {
                     key,
+                    serial: serial.next(),
                     shown: url.to_owned(),
                     start: 0,
                     content: None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pantala_core::{ContentMeta, Generation, Result, TaskId};
+use pantala_core::{ContentMeta, Generation, Geometry, Result, TaskId};
 
 use super::Arrival;
 use crate::{
@@ -14,6 +14,13 @@ use crate::{
 };
 
 impl Node {
+    /// Whether an answer can be of the content that is here under its name, if one is: it is of the same
+    /// length and cut alike.
+    pub(in crate::node) fn agrees(&self, task: &TaskId, meta: &ContentMeta) -> bool {
+        let task = self.inner.ports.tasks.get(task);
+        task.is_none_or(|task| task.pieces.geometry().agrees(&Geometry::of(meta)))
+    }
+
     /// Opens a reader on a task that is here. `meta` is what the resource that it asked for answers;
     /// `learned`: the origin has just served this reader.
     pub(crate) fn attach(
@@ -34,6 +41,10 @@ impl Node {
             let length = task.meta.read().length;
             let (start, end) = bounds(request.range, length)?;
             let geometry = task.pieces.geometry();
+            // Here an answer's headers meet a content's bytes.
+            if !geometry.agrees(&Geometry::of(&meta)) {
+                return Err(error::other_content());
+            }
             // A transfer that no other can follow, and that brings the whole whatever was asked for, goes
             // on for whoever comes next as long as this reader is there.
             let goes_on = task.meta.read().generation == Generation::Transfer && !meta.ranges;

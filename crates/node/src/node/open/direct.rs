@@ -43,7 +43,26 @@ impl Node {
         Ok(self.opened_direct(response, place, &request))
     }
 
-    pub(super) fn opened_direct(
+    /// Gives an answer that turned out to be for its own reader to that reader.
+    pub(super) async fn for_one(
+        &self,
+        response: OriginResponse,
+        request: ContentRequest,
+    ) -> Result<Opened, Refused> {
+        // The range that was asked of the origin was aligned for pieces.
+        match request.range {
+            None if let Some(place) = self.inner.alone.try_enter() => {
+                Ok(self.opened_direct(response, place, &request))
+            }
+            // Where there is no place the transfer must not take memory while it waits for one.
+            _ => {
+                drop(response);
+                self.direct(request).await
+            }
+        }
+    }
+
+    fn opened_direct(
         &self,
         response: OriginResponse,
         place: Place,

@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use pantala_core::{
-    ContentMeta, Error, Generation, Geometry, Kind, ResourceKey, Result, TaskId, Who,
+    ContentMeta, Error, Generation, Geometry, Kind, Result, TaskId, Who,
     control::{FromPeer, Known, Learned},
     display_url,
 };
 use pantala_origin::{OriginResponse, Refused};
 use tokio::task::JoinHandle;
 
-use super::{Arrival, FOR_EVER, Stale, first_get::First};
+use super::{Arrival, Asked, FOR_EVER, Stale, first_get::First};
 use crate::{
     error, key,
     node::{Content, ContentRequest, Node, Opened},
@@ -24,7 +24,7 @@ impl Node {
     /// `stale`: what may stand there, unchanged.
     pub(super) async fn learn(
         &self,
-        key: ResourceKey,
+        asked: Asked,
         stale: Option<Stale>,
         request: ContentRequest,
         opened: Arrival,
@@ -35,7 +35,7 @@ impl Node {
             .inner
             .ports
             .tracker
-            .spawn(async move { this.learn_now(key, stale, request, opened).await });
+            .spawn(async move { this.learn_now(asked, stale, request, opened).await });
         learning
             .await
             .unwrap_or_else(|_| Err(error::stopping().into()))
@@ -43,12 +43,12 @@ impl Node {
 
     async fn learn_now(
         &self,
-        key: ResourceKey,
+        asked: Asked,
         stale: Option<Stale>,
         request: ContentRequest,
         opened: Arrival,
     ) -> Result<Opened, Refused> {
-        let owed = Owed::new(self, key);
+        let owed = Owed::new(self, asked);
         if self.is_crowded() && !self.inner.alone.is_full() {
             let what = "this peer has more readers than its memory has pieces for";
             let error = Error::new(Who::Us, Kind::NoMemory, what);
@@ -67,7 +67,7 @@ impl Node {
                 return match self.unchanged(owed, task, *meta, &request, &opened).await? {
                     Some(content) => Ok(Opened::Content(content)),
                     // Everybody forgot it meanwhile: as if nothing had been known.
-                    None => Box::pin(self.learn_now(key, None, request, opened)).await,
+                    None => Box::pin(self.learn_now(asked, None, request, opened)).await,
                 };
             }
             Err(refused) => {
@@ -79,7 +79,7 @@ impl Node {
         };
         let unfit = self.unfit(&response.meta);
         let joins = self.may_join(&response, stale.as_ref(), &request);
-        if unfit.is_some() || !joins || !self.is_shareable(&response, &request, key.class()) {
+        if unfit.is_some() || !joins || !self.is_shareable(&response, &request, asked.key.class()) {
             owed.say(match unfit {
                 // Others may have the memory for it.
                 Some(error) if error.kind() == Kind::NoMemory => {
@@ -89,17 +89,7 @@ impl Node {
                 Some(_) => Learned::Unshareable,
                 None => unshareable(&request),
             });
-            // The range that was asked of the origin was aligned for pieces.
-            return match request.range {
-                None if let Some(place) = self.inner.alone.try_enter() => {
-                    Ok(self.opened_direct(response, place, &request))
-                }
-                // Where there is no place the transfer must not take memory while it waits for one.
-                _ => {
-                    drop(response);
-                    self.direct(request).await
-                }
-            };
+            return self.for_one(response, request).await;
         }
         self.begin(owed, response, request, opened).await
     }
@@ -114,12 +104,10 @@ impl Node {
         request: &ContentRequest,
         opened: &Arrival,
     ) -> Result<Option<Content>> {
-        let key = owed.key;
-        let told = self.inner.registrations.wait(key);
-        self.inner
-            .ports
-            .shelf
-            .put(key, task, meta.clone(), Instant::now());
+        let Asked { key, serial } = owed.asked;
+        let told = self.inner.registrations.wait(key, serial);
+        let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
+        shelf.put(key, task, meta.clone(), serial, now);
         if owed.say(Learned::Unchanged {
             task,
             meta: meta.clone(),
@@ -143,14 +131,14 @@ impl Node {
         request: ContentRequest,
         opened: Arrival,
     ) -> Result<Opened, Refused> {
-        let key = owed.key;
+        let Asked { key, serial } = owed.asked;
         let mut meta = response.meta.clone();
         meta.piece_size = Some(Geometry::of(&meta).piece_size());
-        let task = match key::content(&request, &self.inner.config.filter_query) {
+        let named = key::content(&request, &self.inner.config.filter_query);
+        let task = match named {
             Some(task) => {
                 meta.fresh_for = Some(FOR_EVER);
                 meta.generation = Generation::Digest;
-                response.body.named_by_digest();
                 // It may be had by whoever the origin would serve, and by nobody unasked.
                 meta.private |= !response.shareable;
                 task
@@ -164,10 +152,16 @@ impl Node {
             parents: Default::default(),
         };
         let handle = self.task(key, &known, display_url(request.url.as_str()));
-        self.inner
-            .ports
-            .shelf
-            .put(key, task, meta.clone(), Instant::now());
+        if !self.agrees(&task, &meta) {
+            // Another reader, which asked elsewhere for the same name, has begun with something else.
+            owed.say(unshareable(&request));
+            return self.for_one(response, request).await;
+        }
+        if named.is_some() {
+            response.body.named_by_digest();
+        }
+        let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
+        shelf.put(key, task, meta.clone(), serial, now);
         let content = self.attach(task, meta.clone(), &request, &opened, true);
         owed.say(Learned::Content { task, meta });
         if let Ok(content) = &content {
@@ -207,14 +201,14 @@ impl Node {
 /// was said by the time it is dropped, learning failed here, and another peer tries.
 struct Owed<'a> {
     node: &'a Node,
-    key: ResourceKey,
+    asked: Asked,
     said: bool,
 }
 
 impl<'a> Owed<'a> {
-    fn new(node: &'a Node, key: ResourceKey) -> Self {
+    fn new(node: &'a Node, asked: Asked) -> Self {
         let said = false;
-        Self { node, key, said }
+        Self { node, asked, said }
     }
 
     /// Says it; `false` when there is nobody to say it to.
@@ -224,12 +218,12 @@ impl<'a> Owed<'a> {
     }
 
     fn tell(&self, learned: Learned) -> bool {
-        let key = self.key;
-        self.node
-            .inner
-            .ports
-            .control
-            .send(FromPeer::Learned { key, learned })
+        let Asked { key, serial } = self.asked;
+        self.node.inner.ports.control.send(FromPeer::Learned {
+            key,
+            serial,
+            learned,
+        })
     }
 }
 

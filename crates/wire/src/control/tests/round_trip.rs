@@ -8,7 +8,7 @@ use pantala_core::{
     Turn, Validators, Who,
     control::{
         Copies, FromPeer, Hello, Known, KnownResource, Learned, Parents, PeerAddr, PieceRun,
-        Register, Resume, RoundTrip, ToPeer, Trouble,
+        Register, Resume, RoundTrip, Serial, ToPeer, Trouble,
     },
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -18,6 +18,10 @@ use crate::control::{Invalid, MAX_MEASURED, MAX_PIECES, MAX_TEXT, limits::Bounde
 
 fn key() -> impl Strategy<Value = ResourceKey> {
     any::<[u8; 32]>().prop_map(ResourceKey::from_bytes)
+}
+
+fn serial() -> impl Strategy<Value = Serial> {
+    any::<u64>().prop_map(Serial::new)
 }
 
 fn task() -> impl Strategy<Value = TaskId> {
@@ -197,7 +201,12 @@ fn micros(micros: u32) -> Duration {
 }
 
 fn from_peer() -> impl Strategy<Value = FromPeer> {
-    let register = (key(), any::<String>(), any::<u64>(), option::of(task()));
+    let register = (
+        (key(), serial()),
+        any::<String>(),
+        any::<u64>(),
+        option::of(task()),
+    );
     let resources = vec((key(), meta()), 0..3);
     let resume = (
         (key(), task(), meta(), resources),
@@ -220,12 +229,15 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
         corrupt,
     ]);
     prop_oneof![
-        register.prop_map(|(key, shown, start, content)| FromPeer::Register(Register {
-            key,
-            shown,
-            start,
-            content
-        })),
+        register.prop_map(
+            |((key, serial), shown, start, content)| FromPeer::Register(Register {
+                key,
+                serial,
+                shown,
+                start,
+                content
+            })
+        ),
         resume.prop_map(
             |((key, task, meta, resources), (held, digests, position, shown, leases))| {
                 FromPeer::Resume(Resume {
@@ -244,7 +256,11 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
                 })
             }
         ),
-        (key(), learned()).prop_map(|(key, learned)| FromPeer::Learned { key, learned }),
+        (key(), serial(), learned()).prop_map(|(key, serial, learned)| FromPeer::Learned {
+            key,
+            serial,
+            learned
+        }),
         have.prop_map(
             |(task, gained, lost, position, in_flight, reader_bound)| FromPeer::Have {
                 task,
@@ -291,18 +307,26 @@ fn from_peer() -> impl Strategy<Value = FromPeer> {
 fn to_peer() -> impl Strategy<Value = ToPeer> {
     let known = (task(), meta(), digests(), parents());
     prop_oneof![
-        (key(), known).prop_map(|(key, (task, meta, digests, parents))| ToPeer::Known {
-            key,
-            known: Known {
-                task,
-                meta,
-                digests,
-                parents
+        (key(), serial(), known).prop_map(|(key, serial, (task, meta, digests, parents))| {
+            ToPeer::Known {
+                key,
+                serial,
+                known: Known {
+                    task,
+                    meta,
+                    digests,
+                    parents,
+                },
             }
         }),
-        (key(), option::of((task(), meta()))).prop_map(|(key, stale)| ToPeer::Learn { key, stale }),
-        key().prop_map(|key| ToPeer::Direct { key }),
-        (key(), error()).prop_map(|(key, error)| ToPeer::Refused { key, error }),
+        (key(), serial(), option::of((task(), meta())))
+            .prop_map(|(key, serial, stale)| ToPeer::Learn { key, serial, stale }),
+        (key(), serial()).prop_map(|(key, serial)| ToPeer::Direct { key, serial }),
+        (key(), serial(), error()).prop_map(|(key, serial, error)| ToPeer::Refused {
+            key,
+            serial,
+            error
+        }),
         (task(), error()).prop_map(|(task, error)| ToPeer::OriginFailed { task, error }),
         (task(), parents()).prop_map(|(task, parents)| ToPeer::Parents { task, parents }),
         (task(), digests()).prop_map(|(task, digests)| ToPeer::Digests { task, digests }),
@@ -411,6 +435,7 @@ fn lists_have_a_bound() {
     let register = |len| {
         FromPeer::Register(Register {
             key: ResourceKey::from_bytes([0; 32]),
+            serial: Serial::new(1),
             shown: "x".repeat(len),
             start: 0,
             content: None,
