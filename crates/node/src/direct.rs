@@ -7,7 +7,11 @@ use http::{HeaderMap, StatusCode};
 use pantala_core::{ContentDigest, ContentHasher, ContentMeta, Error, Kind, Result, Who};
 use pantala_origin::{OriginBody, OriginResponse};
 
-use crate::{alone::Place, limiter::Limits, node::Range};
+use crate::{
+    alone::{Claim, Place},
+    limiter::Limits,
+    node::Range,
+};
 
 /// A response that is not shared, straight from the origin.
 pub struct Direct {
@@ -36,7 +40,7 @@ pub struct DirectHead {
 /// The bytes of a [`Direct`] response.
 pub struct DirectStream {
     body: OriginBody,
-    _place: Place,
+    place: Place,
     start: u64,
     end: Option<u64>,
     check: Option<(ContentHasher, ContentDigest)>,
@@ -87,7 +91,7 @@ impl Direct {
         };
         let stream = DirectStream {
             body,
-            _place: self.place,
+            place: self.place,
             start,
             end: None,
             check: None,
@@ -118,7 +122,7 @@ impl Direct {
         let digest = self.digest.filter(|_| self.range.is_none());
         Ok(DirectStream {
             body: self.response.body,
-            _place: self.place,
+            place: self.place,
             start,
             end,
             check: digest.map(|digest| (digest.hasher(), digest)),
@@ -132,6 +136,11 @@ impl DirectStream {
     /// The first byte's offset and the one after the last, when known.
     pub fn bounds(&self) -> (u64, Option<u64>) {
         (self.start, self.end)
+    }
+
+    /// The way to ask for the place back that this response takes from others.
+    pub fn claim(&self) -> Claim {
+        self.place.claim()
     }
 
     /// The next bytes; `None` at the end of what was asked for.

@@ -40,6 +40,7 @@ mod socket;
 mod stream;
 mod task;
 
+pub use alone::Claim;
 pub use direct::{Direct, DirectHead, DirectStream};
 pub use metrics::{Metrics, Totals};
 pub use node::{Content, ContentRequest, Kept, Node, NodeConfig, Opened, Range, StreamView};

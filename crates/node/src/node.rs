@@ -279,11 +279,6 @@ impl Node {
         budget.charge_ahead(bytes).map(Kept)
     }
 
-    /// Whether readers wait for what stalled ones keep.
-    pub fn is_pressed(&self) -> bool {
-        self.inner.alone.is_waited_for()
-    }
-
     /// What memory is used for.
     pub fn memory(&self) -> StoreStats {
         self.inner.ports.store.stats()

@@ -10,7 +10,7 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pantala_core::{Error, Kind, Result, Who};
-use pantala_node::InUse;
+use pantala_node::{Claim, InUse};
 
 use crate::{connection::Abort, outlet::Gate};
 
@@ -55,8 +55,8 @@ pub(crate) struct ContentBody {
     left: Option<u64>,
     /// What follows the last byte.
     trailers: Option<Trailers>,
-    /// It is for one client alone: what is read ahead for it cannot serve others.
-    alone: bool,
+    /// It is for one client alone: what is read ahead for it cannot serve others, and may be asked back.
+    alone: Option<Claim>,
 }
 
 /// How a body's end, or its failure, is told in trailers.
@@ -69,13 +69,13 @@ impl ContentBody {
             rest,
             left,
             trailers: None,
-            alone: false,
+            alone: None,
         }
     }
 
-    /// It is for one client alone.
-    pub fn alone(mut self) -> Self {
-        self.alone = true;
+    /// It is for one client alone, and takes a place that others may need.
+    pub fn alone(mut self, claim: Claim) -> Self {
+        self.alone = Some(claim);
         self
     }
 
@@ -129,8 +129,10 @@ impl ReplyBody {
 
     /// Comes through this gate, on a connection that is in use meanwhile.
     pub fn behind(&mut self, gate: Gate, in_use: InUse) {
-        let alone = matches!(&self.source, Source::Content(body) if body.alone);
-        gate.set_alone(alone);
+        gate.set_claim(match &self.source {
+            Source::Content(body) => body.alone.clone(),
+            _ => None,
+        });
         self.gate = Some(gate);
         self.in_use = Some(in_use);
     }

@@ -384,8 +384,10 @@ fn relay(direct: Direct) -> Reply {
             range::content_range(start, end, total),
         );
     }
+    let claim = stream.claim();
     let rest: Blocks = Box::pin(stream.into_stream());
-    let mut reply = Response::new(ContentBody::new(None, rest, length).alone().into());
+    let body = ContentBody::new(None, rest, length).alone(claim);
+    let mut reply = Response::new(body.into());
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;
     reply

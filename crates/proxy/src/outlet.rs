@@ -19,7 +19,8 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use pantala_node::Kept;
+use pantala_node::{Claim, Kept};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -41,8 +42,8 @@ pub(crate) struct Gate(Arc<State>);
 #[derive(Default)]
 struct State {
     closed: AtomicBool,
-    /// The answer is for this client alone, and keeps memory while it is not taken.
-    alone: AtomicBool,
+    /// An answer that is for this client alone keeps a place that others may need while it is not taken.
+    claim: Mutex<Option<Claim>>,
     waiting: AtomicWaker,
 }
 
@@ -59,9 +60,9 @@ impl Gate {
         }
     }
 
-    /// Whether the answer that comes is for this client alone.
-    pub fn set_alone(&self, alone: bool) {
-        self.0.alone.store(alone, Ordering::Relaxed);
+    /// What may be asked back of the answer that comes, where that is for this client alone.
+    pub fn set_claim(&self, claim: Option<Claim>) {
+        *self.0.claim.lock() = claim;
     }
 
     fn is_closed(&self) -> bool {
@@ -159,10 +160,11 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether others wait for what this client has.
+    /// Whether this client has to make room for one that waits.
     fn is_needed(&self) -> bool {
-        let memory = self.gate.0.alone.load(Ordering::Relaxed) && self.context.node.is_pressed();
-        memory || self.context.connections.takes_back()
+        let claim = self.gate.0.claim.lock().clone();
+        let place = claim.is_some_and(|claim| claim.takes_back());
+        place || self.context.connections.takes_back()
     }
 
     /// Copies what the client does not take; `None` when there is no memory even for that.

@@ -3,9 +3,10 @@ use std::{
     mem::size_of,
     net::{SocketAddr, TcpStream},
     os::fd::FromRawFd as _,
+    time::Instant,
 };
 
-use crate::DEADLINE;
+use crate::{Content, DEADLINE, origin::is_timeout};
 
 /// A client that asks for something and reads only when it is told. What the kernel keeps for it is
 /// little, so that it stands still soon.
@@ -13,6 +14,8 @@ pub struct Stalled {
     stream: TcpStream,
     /// What it has read so far.
     read: Vec<u8>,
+    /// How its connection ended, in words.
+    ended: Option<String>,
 }
 
 impl Stalled {
@@ -44,7 +47,23 @@ impl Stalled {
         Self {
             stream,
             read: Vec::new(),
+            ended: None,
         }
+    }
+
+    /// Whether anything of an answer has come, or the connection has ended. Reads nothing.
+    ///
+    /// # Panics
+    /// When the connection cannot be looked at without waiting.
+    pub fn is_answered(&self) -> bool {
+        let wait = |waits: bool| {
+            let set = self.stream.set_nonblocking(!waits);
+            set.expect("a connection that can be looked at");
+        };
+        wait(false);
+        let peeked = self.stream.peek(&mut [0]);
+        wait(true);
+        !matches!(peeked, Err(error) if is_timeout(&error))
     }
 
     /// The status of the answer.
@@ -64,11 +83,39 @@ impl Stalled {
         self.body().unwrap_or_default()
     }
 
+    /// Reads on until all of this content has come.
+    ///
+    /// # Panics
+    /// When anything else comes, or too little; says what did.
+    pub fn assert_whole(&mut self, content: &Content) {
+        let started = Instant::now();
+        let len = content.bytes().len();
+        let got = self.read_body(len).len();
+        let whole = self.body() == Some(content.bytes());
+        assert!(
+            whole,
+            "{got} of {len} bytes in {:?}, and then {:?}: {:?}",
+            started.elapsed(),
+            self.ended,
+            self.text(),
+        );
+    }
+
     fn read_some(&mut self) -> bool {
         let mut block = vec![0; 64 << 10];
-        let len = self.stream.read(&mut block).unwrap_or(0);
-        self.read.extend_from_slice(&block[..len]);
-        len > 0
+        match self.stream.read(&mut block) {
+            Ok(len) => {
+                self.read.extend_from_slice(&block[..len]);
+                if len == 0 {
+                    self.ended = Some("the end".to_owned());
+                }
+                len > 0
+            }
+            Err(error) => {
+                self.ended = Some(error.to_string());
+                false
+            }
+        }
     }
 
     fn body(&self) -> Option<&[u8]> {

@@ -79,7 +79,7 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
     let wanted: StreamRequest = serde_json::from_slice(&body.to_bytes())
         .map_err(|error| bad(format!("cannot read the request: {error}")))?;
     let wanted = content_request(context, &wanted)?;
-    let mut alone = false;
+    let mut claim = None;
     let (meta, task, start, end, first, rest): (_, _, _, _, _, Blocks) =
         match content::begin_part(&context.node, &wanted)
             .await
@@ -95,8 +95,8 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
                 let meta = direct.meta().clone();
                 let stream = direct.wanted()?;
                 let (start, end) = stream.bounds();
+                claim = Some(stream.claim());
                 let rest = Box::pin(stream.into_stream());
-                alone = true;
                 (meta, None, start, end, None, rest)
             }
         };
@@ -104,8 +104,8 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
     let end = end.filter(|_| meta.length.is_some());
     let length = end.map(|end| end.saturating_sub(start));
     let mut body = ContentBody::new(first, rest, length);
-    if alone {
-        body = body.alone();
+    if let Some(claim) = claim {
+        body = body.alone(claim);
     }
     if trailers {
         body = body.with_trailers(last_words);

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -91,27 +92,64 @@ fn clients_that_stop_reading_slow_nobody() {
     }
 }
 
-#[test]
-fn clients_that_stop_reading_what_is_theirs_alone_slow_nobody() {
-    let content = Content::new(874, 8 * MIB);
+/// About as many clients as 32 MiB have room for what is read ahead of them.
+const SERVED: usize = 50;
+
+/// More clients than that, each with an answer that is for it alone.
+fn ask_alone(daemon: &Dfdaemon, origin: &Origin) -> Vec<Stalled> {
+    let stalled = (0..120)
+        .map(|number| Stalled::ask(daemon.addr(), &target(origin, &number.to_string()), ""))
+        .collect();
+    until("the first of them to be served", || {
+        (origin.sending() >= SERVED).then_some(())
+    });
+    stalled
+}
+
+fn unshared(content: &Content) -> Origin {
     let script = Script {
         no_store: true,
         ..Script::default()
     };
-    let origin = Origin::start(&content, script);
+    Origin::start(content, script)
+}
+
+#[test]
+fn clients_that_stop_reading_what_is_theirs_alone_slow_nobody() {
+    let content = Content::new(874, 8 * MIB);
+    let origin = unshared(&content);
     let other = Origin::start(&content, Script::default());
     let daemon = Dfdaemon::start_alone(&["--memory", "32MiB"]);
-    // More than the memory has room for what is read ahead of them.
-    let mut stalled: Vec<Stalled> = (0..120)
-        .map(|number| Stalled::ask(daemon.addr(), &target(&origin, &number.to_string()), ""))
-        .collect();
-    until("the first of them to be served", || {
-        (origin.sending() >= 50).then_some(())
+    let stalled = ask_alone(&daemon, &origin);
+    // Those who wait and read come in the end, in place of some that stand still. They all read at once:
+    // one that stood still meanwhile could be ended in its turn.
+    let (stalled, mut waiting): (Vec<_>, Vec<_>) =
+        stalled.into_iter().partition(Stalled::is_answered);
+    let reading = waiting.split_off(waiting.len().saturating_sub(8));
+    assert!(!reading.is_empty(), "nobody waits");
+    thread::scope(|scope| {
+        for mut client in reading {
+            let content = &content;
+            scope.spawn(move || client.assert_whole(content));
+        }
+        nobody_notices(&daemon, &other, &content);
     });
-    nobody_notices(&daemon, &other, &content);
-    // Those who wait come in the end, in place of some that stand still.
-    let whole = |client: &mut Stalled| client.read_body(content.bytes().len()) == content.bytes();
-    assert!(stalled.iter_mut().rev().take(4).all(whole));
+    drop((stalled, waiting));
+}
+
+#[test]
+fn no_more_clients_are_ended_than_others_wait() {
+    let content = Content::new(877, 8 * MIB);
+    let origin = unshared(&content);
+    // One that stands still for a thirtieth of that makes room for another one.
+    let flags = ["--memory", "32MiB", "--client-timeout", "60s"];
+    let daemon = Dfdaemon::start_alone(&flags);
+    let stalled = ask_alone(&daemon, &origin);
+    until("each of them to be answered", || {
+        stalled.iter().all(Stalled::is_answered).then_some(())
+    });
+    let left = daemon.metric("pantala_proxy_connections");
+    assert!(left >= SERVED as u64, "{left} of {SERVED} are left");
 }
 
 #[test]

@@ -43,23 +43,19 @@ impl Node {
         Ok(self.opened_direct(response, place, &request))
     }
 
-    /// Gives an answer that turned out to be for its own reader to that reader.
-    pub(super) async fn for_one(
+    /// Gives an answer that turned out to be for its own reader to that reader. `None` where the answer is of no
+    /// use: the range that was asked of the origin was aligned for pieces, or there is no place, and then the
+    /// transfer must not take memory while it waits for one.
+    pub(super) fn for_one(
         &self,
         response: OriginResponse,
-        request: ContentRequest,
-    ) -> Result<Opened, Refused> {
-        // The range that was asked of the origin was aligned for pieces.
-        match request.range {
-            None if let Some(place) = self.inner.alone.try_enter() => {
-                Ok(self.opened_direct(response, place, &request))
-            }
-            // Where there is no place the transfer must not take memory while it waits for one.
-            _ => {
-                drop(response);
-                self.direct(request).await
-            }
+        request: &ContentRequest,
+    ) -> Option<Opened> {
+        if request.range.is_some() {
+            return None;
         }
+        let place = self.inner.alone.try_enter()?;
+        Some(self.opened_direct(response, place, request))
     }
 
     fn opened_direct(

@@ -30,30 +30,36 @@ impl Node {
         opened: Arrival,
     ) -> Result<Opened, Refused> {
         // In a task of its own: others wait for what it learns, though this reader may go away.
-        let this = self.clone();
-        let learning: JoinHandle<Result<Opened, Refused>> = self
+        let (this, wanted) = (self.clone(), request.clone());
+        let learning: JoinHandle<Result<Option<Opened>, Refused>> = self
             .inner
             .ports
             .tracker
-            .spawn(async move { this.learn_now(asked, stale, request, opened).await });
-        learning
-            .await
-            .unwrap_or_else(|_| Err(error::stopping().into()))
+            .spawn(async move { this.learn_now(asked, stale, wanted, opened).await });
+        match learning.await {
+            Ok(Ok(Some(opened))) => Ok(opened),
+            // That concerns this reader alone.
+            Ok(Ok(None)) => self.direct(request).await,
+            Ok(Err(refused)) => Err(refused),
+            Err(_) => Err(error::stopping().into()),
+        }
     }
 
+    /// Learns what stands behind a resource; `None` where the reader has to have it straight from the
+    /// origin, for itself alone.
     async fn learn_now(
         &self,
         asked: Asked,
         stale: Option<Stale>,
         request: ContentRequest,
         opened: Arrival,
-    ) -> Result<Opened, Refused> {
+    ) -> Result<Option<Opened>, Refused> {
         let owed = Owed::new(self, asked);
         if self.is_crowded() && !self.inner.alone.is_full() {
             let what = "this peer has more readers than its memory has pieces for";
             let error = Error::new(Who::Us, Kind::NoMemory, what);
             owed.say(Learned::Failed { error });
-            return self.direct(request).await;
+            return Ok(None);
         }
         let response = match self.first_get(&request, stale.as_ref()).await {
             Ok(First::Sent(response)) => *response,
@@ -61,11 +67,11 @@ impl Node {
                 shareable: false, ..
             }) => {
                 owed.say(Learned::Unshareable);
-                return self.direct(request).await;
+                return Ok(None);
             }
             Ok(First::Unchanged { task, meta, .. }) => {
                 return match self.unchanged(owed, task, *meta, &request, &opened).await? {
-                    Some(content) => Ok(Opened::Content(content)),
+                    Some(content) => Ok(Some(Opened::Content(content))),
                     // Everybody forgot it meanwhile: as if nothing had been known.
                     None => Box::pin(self.learn_now(asked, None, request, opened)).await,
                 };
@@ -89,7 +95,7 @@ impl Node {
                 Some(_) => Learned::Unshareable,
                 None => unshareable(&request),
             });
-            return self.for_one(response, request).await;
+            return Ok(self.for_one(response, &request));
         }
         self.begin(owed, response, request, opened).await
     }
@@ -123,14 +129,14 @@ impl Node {
         Ok(Some(self.attach(task, meta, request, opened, true)?))
     }
 
-    /// Begins a content with the transfer that brought what is known of it.
+    /// Begins a content with the transfer that brought what is known of it; `None` as in [`Node::learn_now`].
     async fn begin(
         &self,
         owed: Owed<'_>,
         mut response: OriginResponse,
         request: ContentRequest,
         opened: Arrival,
-    ) -> Result<Opened, Refused> {
+    ) -> Result<Option<Opened>, Refused> {
         let Asked { key, serial } = owed.asked;
         let mut meta = response.meta.clone();
         meta.piece_size = Some(Geometry::of(&meta).piece_size());
@@ -155,7 +161,7 @@ impl Node {
         if !self.agrees(&task, &meta) {
             // Another reader, which asked elsewhere for the same name, has begun with something else.
             owed.say(unshareable(&request));
-            return self.for_one(response, request).await;
+            return Ok(self.for_one(response, &request));
         }
         if named.is_some() {
             response.body.named_by_digest();
@@ -183,7 +189,7 @@ impl Node {
         if self.inner.ports.control.control.is_none() {
             let _ = handle.commands.send(Command::Alone).await;
         }
-        Ok(Opened::Content(content?))
+        Ok(Some(Opened::Content(content?)))
     }
 
     /// Whether there are more readers than a third of the memory has pieces for (the rest is for what
