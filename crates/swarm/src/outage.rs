@@ -20,7 +20,8 @@ const STALLS: u32 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     failures: u32,
-    /// When the last failure was counted.
+    /// When the last failure was counted. One that was not counted leaves it as it is: otherwise each
+    /// transfer would hide the next one that it overlaps, and there would be no end of them.
     at: Time,
     stalls: u32,
     /// What the origin said or did last.
@@ -58,8 +59,8 @@ impl Outage {
         // Transfers that ran side by side fail of the same cause.
         if self.failures == 0 || since >= self.at {
             self.failures += 1;
+            self.at = now;
         }
-        self.at = now;
         self.error = Some(error.clone());
         let pause = error.pause();
         if !refused && pause.is_none() && self.failures < FAILURES {
@@ -142,6 +143,18 @@ mod tests {
         for now in [1000, 1001, 1002, 1003] {
             assert_eq!(fail(&mut outage, &refused, 0, now), Verdict::Doubtful);
         }
+    }
+
+    #[test]
+    fn a_transfer_that_was_not_counted_hides_no_other() {
+        let (mut outage, refused) = (Outage::default(), error(Kind::Unreachable));
+        assert_eq!(fail(&mut outage, &refused, 0, 1000), Verdict::Doubtful);
+        // It ran beside the first one.
+        assert_eq!(fail(&mut outage, &refused, 500, 1500), Verdict::Doubtful);
+        // These began after that had failed.
+        assert_eq!(fail(&mut outage, &refused, 1000, 2000), Verdict::Doubtful);
+        assert_eq!(fail(&mut outage, &refused, 1500, 2500), Verdict::Doubtful);
+        assert_eq!(fail(&mut outage, &refused, 2000, 3000), Verdict::Certain);
     }
 
     #[test]
