@@ -261,16 +261,20 @@ impl Links {
                 return Error::new(Who::Peer, Kind::Unreachable, what);
             }
             // The handle in the table keeps the channel open: it ends when the link does.
-            let ordered = match state.is_unused() {
-                false => orders.recv().await,
-                true => match tokio::time::timeout(UNUSED, orders.recv()).await {
-                    Ok(ordered) => ordered,
-                    Err(_) if self.give_up(key, handle, orders) => None,
-                    Err(_) => continue,
-                },
+            let ordered = async {
+                match state.is_unused() {
+                    false => Ok(orders.recv().await),
+                    true => tokio::time::timeout(UNUSED, orders.recv()).await,
+                }
             };
-            let Some(order) = ordered else {
-                return crate::error::stopping();
+            let ordered = tokio::select! {
+                ordered = ordered => ordered,
+                () = state.tell_of_link() => continue,
+            };
+            let order = match ordered {
+                Ok(Some(order)) => order,
+                Err(_) if !self.give_up(key, handle, orders) => continue,
+                Ok(None) | Err(_) => return crate::error::stopping(),
             };
             state.carry_out(order, &mut next_request, &mut out);
             while let Ok(order) = orders.try_recv() {
@@ -561,7 +565,7 @@ impl LinkState {
         let mut inner = self.inner.lock();
         match order {
             Order::Follow { task, commands } => {
-                // A driver whose channel is full is told with the first news of the task.
+                // A driver whose channel is full is told as soon as it has room.
                 let told = inner
                     .greeted
                     .clone()
@@ -640,6 +644,30 @@ impl LinkState {
         let reading = inner.reading.take();
         if reading.is_some_and(|reading| !reading.cancelled) {
             inner.requests.insert(request, want);
+        }
+    }
+
+    /// Waits until a driver has room that could not be told of the link when it followed, and tells it.
+    /// Without such a driver it never ends. Cancel safe.
+    async fn tell_of_link(&self) {
+        let untold = {
+            let inner = self.inner.lock();
+            let mut followers = inner.followers.iter();
+            let untold = followers.find(|(_, follower)| !follower.told);
+            let untold = untold.map(|(&task, follower)| (task, follower.commands.clone()));
+            inner.greeted.clone().zip(untold)
+        };
+        let Some((link, (task, commands))) = untold else {
+            return std::future::pending().await;
+        };
+        let room = commands.reserve().await;
+        if let Some(follower) = self.inner.lock().followers.get_mut(&task) {
+            // Another driver may have taken its place meanwhile.
+            follower.told |= follower.commands.same_channel(&commands);
+        }
+        // To a driver that is no more there is nothing to say.
+        if let Ok(room) = room {
+            room.send(Command::LinkUp { link });
         }
     }
 

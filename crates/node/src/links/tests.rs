@@ -61,10 +61,10 @@ fn a_task_that_goes_takes_its_requests_along() {
     assert_eq!(store.budget().used(), 0);
 }
 
-fn task(commands: mpsc::Sender<Command>) -> TaskHandle {
+fn task(id: TaskId, commands: mpsc::Sender<Command>) -> TaskHandle {
     let store = Store::new(Budget::new(PIECE), Eviction::default());
     TaskHandle {
-        id: TASK,
+        id,
         key: pantala_core::ResourceKey::of_url(
             "http://origin/file",
             b"",
@@ -73,7 +73,7 @@ fn task(commands: mpsc::Sender<Command>) -> TaskHandle {
         resources: Default::default(),
         shown: String::new(),
         meta: Default::default(),
-        pieces: store.open(TASK, Geometry::new(Some(PIECE))),
+        pieces: store.open(id, Geometry::new(Some(PIECE))),
         readers: Default::default(),
         commands,
         rates: TaskRates::default(),
@@ -83,6 +83,18 @@ fn task(commands: mpsc::Sender<Command>) -> TaskHandle {
         awaited: 0.into(),
         read_ahead: false.into(),
     }
+}
+
+fn links() -> Arc<Links> {
+    let me = PeerId::from_bytes([1; 16]);
+    let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+    Arc::new(Links::new(
+        me,
+        Metrics::new(),
+        Limits::default(),
+        tracker,
+        cancel,
+    ))
 }
 
 /// Accepts one child as a parent, and reads what it says to the end of the connection.
@@ -104,11 +116,8 @@ async fn a_link_that_no_task_uses_is_closed_and_made_anew() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("its address");
     let (commands, mut heard) = mpsc::channel(16);
-    let task = task(commands);
-    let me = PeerId::from_bytes([1; 16]);
-    let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
-    let links = Links::new(me, Metrics::new(), Limits::default(), tracker, cancel);
-    let (links, parent) = (Arc::new(links), PeerAddr { id: PARENT, addr });
+    let task = task(TASK, commands);
+    let (links, parent) = (links(), PeerAddr { id: PARENT, addr });
     for _ in 0..2 {
         links.follow(parent, &task);
         let unfollowed = async {
@@ -126,5 +135,67 @@ async fn a_link_that_no_task_uses_is_closed_and_made_anew() {
         let follow = ToParent::Follow { task: TASK };
         assert!(said.contains(&follow), "{said:?}");
         assert!(links.open.lock().is_empty(), "it is no more");
+    }
+}
+
+/// A parent of one child, which says something once this child has followed `TASK`.
+/// Gives both halves of the connection, which ends with either.
+async fn answer_follow(
+    listener: &TcpListener,
+    says: Option<ToChild>,
+) -> (FrameReader<OwnedReadHalf>, OwnedWriteHalf) {
+    let (stream, _) = listener.accept().await.expect("a child");
+    let (read, mut write) = stream.into_split();
+    let mut out = BytesMut::new();
+    ToChild::hello(PARENT).encode(&mut out);
+    write.write_all(&out).await.expect("the child listens");
+    let mut reader = FrameReader::new(read);
+    let follow = ToParent::Follow { task: TASK };
+    while reader.from_child().await.expect("a child's frame") != Some(follow.clone()) {}
+    out.clear();
+    if let Some(says) = says {
+        says.encode(&mut out);
+        write.write_all(&out).await.expect("the child listens");
+    }
+    (reader, write)
+}
+
+/// A driver whose channel is full at the moment in which it follows a parent that others have a link to
+/// hears of the link as soon as it has room, and before any news of that parent.
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_is_behind_hears_of_its_link_later() {
+    let runs = vec![(PieceIndex::new(0), 1)];
+    let holds = ToChild::Holds { task: TASK, runs };
+    for says in [None, Some(holds)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("its address");
+        let (links, parent) = (links(), PeerAddr { id: PARENT, addr });
+        let (commands, mut heard) = mpsc::channel(4);
+        links.follow(parent, &task(TaskId::from_bytes([8; 32]), commands));
+        let (commands, mut late) = mpsc::channel(1);
+        commands.try_send(Command::Alone).expect("there is room");
+        let task = task(TASK, commands);
+        let follows = async {
+            let up = heard.recv().await;
+            assert!(matches!(up, Some(Command::LinkUp { .. })));
+            links.follow(parent, &task);
+        };
+        let (_open, ()) = tokio::join!(answer_follow(&listener, says.clone()), follows);
+        assert!(matches!(late.recv().await, Some(Command::Alone)));
+        let up = timeout(FOR_EVER, late.recv()).await;
+        assert!(matches!(up, Ok(Some(Command::LinkUp { .. }))), "{says:?}");
+        let news = async {
+            loop {
+                match late.recv().await {
+                    // To be told of it twice changes nothing.
+                    Some(Command::LinkUp { .. }) => {}
+                    other => break other,
+                }
+            }
+        };
+        if says.is_some() {
+            let news = timeout(FOR_EVER, news).await;
+            assert!(matches!(news, Ok(Some(Command::Holds { .. }))));
+        }
     }
 }
