@@ -13,6 +13,10 @@ pub type PieceRun = (PieceIndex, u32);
 /// heard.
 pub const PIECES_PER_MESSAGE: usize = 4096;
 
+/// The longest pause after which a member dials again a parent that it was told of and could not reach.
+/// It says each time that it does not reach it.
+pub const REDIAL_MAX: Duration = Duration::from_secs(30);
+
 /// Pieces from the first up to (not including) the end, or up to where the content ends.
 pub type PieceSpan = (PieceIndex, Option<PieceIndex>);
 

@@ -20,7 +20,7 @@ use pantala_core::{
     Who,
     control::{
         Copies, FromPeer, Known, KnownResource, PIECES_PER_MESSAGE, Parents, PeerAddr, PieceRun,
-        Resume, ToPeer, Trouble,
+        REDIAL_MAX, Resume, ToPeer, Trouble,
     },
     display_url,
 };
@@ -210,7 +210,6 @@ const PULSE: Duration = Duration::from_millis(100);
 /// How long a reader must have been the slow one until the supernode hears of it.
 const BOUND: Duration = Duration::from_millis(300);
 const REDIAL: Duration = Duration::from_millis(500);
-const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// How long a reader takes nothing of what is there until its memory may serve others.
 const REST: Duration = Duration::from_secs(1);
 /// How long links to parents are kept while nobody reads.

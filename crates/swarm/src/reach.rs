@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pantala_core::{PeerId, PieceIndex, Time, control::ToPeer};
+use pantala_core::{
+    PeerId, PieceIndex, Time,
+    control::{REDIAL_MAX, ToPeer},
+};
 
 use crate::{
     Output,
@@ -16,9 +19,9 @@ use crate::{
 const REMEMBERED: usize = 64;
 /// A member that reaches none of so many is told of no more: it is the member itself that is cut off.
 const TRIED: usize = 8;
-/// How long that is remembered: a member dials the parents that it is told of at least every 30 s, and
-/// says each time that it does not reach them.
-const FORGOTTEN: Duration = Duration::from_secs(60);
+/// How long that is remembered: until a member that still does not reach the parent has said so again,
+/// though its word comes late or one is lost.
+const FORGOTTEN: Duration = REDIAL_MAX.saturating_mul(2);
 /// How many times one lease for a member alone can double.
 const DOUBLINGS: u32 = 20;
 
