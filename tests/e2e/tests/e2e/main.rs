@@ -14,6 +14,7 @@ mod hostile;
 mod interception;
 mod large;
 mod leases;
+mod leavers;
 mod liar;
 mod names;
 mod outage;
