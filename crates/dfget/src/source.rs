@@ -7,7 +7,7 @@ use pantala_node::{
     ContentRequest, DirectStream, Eviction, Node, NodeConfig, Opened, Prefetch, Range, RateLimits,
     StreamIo, Totals,
 };
-use pantala_origin::{Harmless, OriginConfig};
+use pantala_origin::{Asker, Harmless, OriginConfig};
 use pantala_proxy::api::{
     StreamRequest,
     client::{self, DaemonStream},
@@ -188,5 +188,6 @@ fn request(config: &DfgetConfig) -> ContentRequest {
         background: config.background,
         ask_again: true,
         interim: None,
+        asker: Asker::Host,
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use http::HeaderMap;
 use pantala_core::{Error, PieceIndex};
+use pantala_origin::Asker;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use url::Url;
@@ -22,6 +23,8 @@ pub(crate) struct OriginSource {
     pub headers: HeaderMap,
     /// Whether the origin may be asked at all.
     pub allowed: bool,
+    /// For whom it is asked.
+    pub asker: Asker,
 }
 
 /// One reader, as its stream and the driver share it.

@@ -76,6 +76,7 @@ impl OriginRun {
                 let range = range_of(&geometry, first, goal, &meta);
                 let request = OriginRequest {
                     headers: source.headers,
+                    asker: source.asker,
                     range,
                     expect: Some(Expect::of(&meta)),
                     ..OriginRequest::new(source.url)

@@ -19,14 +19,14 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
-    HostConfig,
+    Asker, HostConfig,
     challenge::{self, Challenge, Service},
     credentials::{basic, is_signed},
     hosts::{Hosts, is_loopback},
     place::Place,
     tls::Identity,
     token::{self, Token},
-    transport::Transport,
+    transport::{Extra, Transport},
 };
 
 /// Repositories and tokens that are remembered; who has not been asked for longest is forgotten.
@@ -54,6 +54,8 @@ struct TokenKey {
     origin: String,
     /// Whether it was given to us, not to nobody in particular.
     ours: bool,
+    /// For whom it was asked for: its service may not be for everybody.
+    asker: Asker,
     service: Service,
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Case<'a> {
     door: Door,
     /// Whether the host's credentials may be sent over the connection that the URL asks for.
     ours: bool,
+    /// For whom it is asked.
+    asker: Asker,
 }
 
 /// What lets a request through.
@@ -99,10 +103,10 @@ impl Auth {
         method: &Method,
         url: &'a Url,
         headers: &HeaderMap,
-        identity: Identity,
+        extra: &Extra<'_>,
     ) -> Option<Case<'a>> {
         let (_, host) = self.hosts.of(url)?;
-        let ours = identity == Identity::Ours
+        let ours = extra.identity == Identity::Ours
             && host.credentials.is_some()
             && (is_private(url) || host.cleartext_credentials);
         let answerable = ours || host.anonymous_tokens;
@@ -116,6 +120,7 @@ impl Auth {
                 ours,
             },
             ours,
+            asker: extra.asker,
         })
     }
 
@@ -168,7 +173,8 @@ impl Auth {
                 .ok_or_else(|| Error::new(Who::Us, Kind::Internal, "there are no credentials"))?,
             Challenge::Bearer(service) => {
                 let slot = self.slot(&case.token_key(service));
-                let ask = || token::fetch(transport, case.url, service, credentials);
+                let client = (credentials, case.asker);
+                let ask = || token::fetch(transport, case.url, service, client);
                 slot.get_or_init(ask).await.clone()?.value
             }
         };
@@ -224,6 +230,7 @@ impl Case<'_> {
         TokenKey {
             origin: self.door.place.origin.clone(),
             ours: self.ours,
+            asker: self.asker,
             service: service.clone(),
         }
     }
@@ -282,6 +289,13 @@ mod tests {
     use super::*;
     use crate::Credentials;
 
+    const OURS: Extra<'_> = Extra {
+        identity: Identity::Ours,
+        interim: None,
+        whole_server: false,
+        asker: Asker::Host,
+    };
+
     fn auth(hosts: &[HostConfig]) -> Auth {
         Auth::new(Arc::new(Hosts::new(hosts).unwrap()))
     }
@@ -299,8 +313,7 @@ mod tests {
 
     fn answerable(auth: &Auth, method: Method, url: &str) -> bool {
         let url = url.parse().unwrap();
-        auth.case(&method, &url, &HeaderMap::new(), Identity::Ours)
-            .is_some()
+        auth.case(&method, &url, &HeaderMap::new(), &OURS).is_some()
     }
 
     #[test]
@@ -316,7 +329,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("x"));
         let url = url.parse().unwrap();
-        let case = auth.case(&Method::GET, &url, &headers, Identity::Ours);
+        let case = auth.case(&Method::GET, &url, &headers, &OURS);
         assert!(case.is_none());
     }
 
@@ -340,7 +353,7 @@ mod tests {
             ("https://open.example/x", "http://auth.example/", false),
         ] {
             let (url, realm) = (url.parse().unwrap(), realm.parse().unwrap());
-            let case = auth.case(&Method::GET, &url, &HeaderMap::new(), Identity::Ours);
+            let case = auth.case(&Method::GET, &url, &HeaderMap::new(), &OURS);
             let may = case.is_some_and(|case| case.may_ask(&realm));
             assert_eq!(may, sent, "{url} {realm}");
         }

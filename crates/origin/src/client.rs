@@ -14,7 +14,7 @@ use pantala_core::{ByteRange, ContentDigest, ContentMeta, Error, Kind, Result, V
 use url::Url;
 
 use crate::{
-    Body, Harmless, Interim, OriginBody, OriginConfig, OriginRequest, backoff,
+    Asker, Body, Harmless, Interim, OriginBody, OriginConfig, OriginRequest, backoff,
     connection::Transfer,
     credentials::is_signed,
     exchange::{Answer, Question, exchange, take_user},
@@ -22,7 +22,6 @@ use crate::{
     head::{self, Confirmed, Head},
     refusal::Refused,
     request::{self, drop_hop_by_hop, end_to_end},
-    tls::Identity,
     transport::{Extra, Transport},
 };
 
@@ -249,8 +248,8 @@ impl OriginClient {
     /// Passes a request of any method on, and its answer back, as they are: no retry, no redirect
     /// followed, bodies streamed, with trailers where the request has `TE: trailers`. Hop-by-hop
     /// headers and `Host` are dropped, as a proxy must. An [`Interim`] among its extensions is told
-    /// of what is said before the answer, and [`WholeServer`] makes it one for the server. A
-    /// request without a body and without credentials may be let through by the
+    /// of what is said before the answer, [`WholeServer`] makes it one for the server, and an
+    /// [`Asker`] says whom it is for. A request without a body and without credentials may be let through by the
     /// [host's own](crate::HostConfig::credentials).
     ///
     /// There is no limit on how long an answer may take, because some take minutes (a registry
@@ -272,10 +271,12 @@ impl OriginClient {
             let trailers = http::HeaderValue::from_static("trailers");
             parts.headers.insert(header::TE, trailers);
         }
+        let asker = parts.extensions.get().copied().unwrap_or_default();
         let extra = Extra {
             interim: parts.extensions.get::<Interim>(),
             whole_server: parts.extensions.get::<WholeServer>().is_some(),
-            identity: Identity::Ours,
+            identity: Asker::identity(asker),
+            asker,
         };
         let answer = if body.is_end_stream() {
             let question = Question {
@@ -289,7 +290,7 @@ impl OriginClient {
             question.send().await?.0
         } else {
             self.transport
-                .execute_with(parts.method, &url, parts.headers, body, extra)
+                .execute(parts.method, &url, parts.headers, body, extra)
                 .await?
         };
         let (mut parts, body) = answer.into_parts();
@@ -324,12 +325,13 @@ impl OriginClient {
         request: http::Request<Body>,
     ) -> Result<(Response<Body>, Option<Upgraded>)> {
         let (mut parts, body) = request.into_parts();
+        let asker = parts.extensions.get().copied().unwrap_or_default();
         let protocol = parts.headers.get(header::UPGRADE).cloned();
         let url = passed_on(&mut parts)?;
         put_upgrade(&mut parts.headers, protocol);
         let (mut answer, upgraded) = self
             .transport
-            .upgrade(parts.method, &url, parts.headers, body)
+            .upgrade(parts.method, &url, parts.headers, body, asker)
             .await?;
         let protocol = answer.headers().get(header::UPGRADE).cloned();
         drop_hop_by_hop(answer.headers_mut());
@@ -346,7 +348,13 @@ impl OriginClient {
     ///
     /// # Errors
     /// [`Kind::Denied`] when it would not, and what else keeps it from answering.
-    pub async fn check(&self, url: &Url, headers: &HeaderMap, follow: bool) -> Result<Served> {
+    pub async fn check(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        follow: bool,
+        asker: Asker,
+    ) -> Result<Served> {
         let sent = end_to_end(headers, &self.transport.config().user_agent);
         let mut method = if is_signed(url) {
             Method::GET
@@ -356,7 +364,7 @@ impl OriginClient {
         let anonymous = self.is_anonymous(url, headers);
         let mut failures = 0;
         loop {
-            let failure = match self.ask(&method, url, &sent, follow).await {
+            let failure = match self.ask(&method, url, &sent, follow, asker).await {
                 Ok(answer) => match judge(&method, anonymous, &answer) {
                     Verdict::Served => {
                         let headers = answer.response.into_parts().0.headers;
@@ -384,12 +392,14 @@ impl OriginClient {
         url: &Url,
         sent: &HeaderMap,
         follow: bool,
+        asker: Asker,
     ) -> Result<Answer> {
         let mut sent = sent.clone();
         if *method == Method::GET {
             sent.insert(header::RANGE, http::HeaderValue::from_static("bytes=0-0"));
         }
-        exchange(&self.transport, method.clone(), url, sent, follow, None).await
+        let asker = (asker, None);
+        exchange(&self.transport, method.clone(), url, sent, follow, asker).await
     }
 
     /// One attempt at a GET: the head of a success.
@@ -414,7 +424,7 @@ impl OriginClient {
             &request.url,
             headers,
             request.follow,
-            request.interim.as_ref(),
+            (request.asker, request.interim.as_ref()),
         )
         .await
     }

@@ -3,6 +3,7 @@
 use std::{
     error::Error as StdError,
     fmt, io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,7 +15,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
     client::legacy::connect::{
         HttpConnector,
-        dns::{GaiAddrs, GaiResolver, Name},
+        dns::{GaiResolver, Name},
     },
     rt::TokioIo,
 };
@@ -24,7 +25,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
-use crate::tls::{Identity, Tls};
+use crate::{
+    Asker,
+    tls::{Identity, Tls},
+};
 
 /// An idle connection is asked for a sign of life so often, and given up after as many silences
 /// as [`KEEPALIVE_PROBES`]: a middlebox that forgot it sends no reset.
@@ -37,6 +41,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Makes connections.
 pub(crate) struct Connector {
     tcp: HttpConnector<Resolver>,
+    /// For whom services on this host's loopback are not.
+    outside: HttpConnector<Resolver>,
     tls: Arc<Tls>,
     timeout: Duration,
 }
@@ -44,7 +50,18 @@ pub(crate) struct Connector {
 impl Connector {
     /// `timeout` is for resolving, connecting and the TLS handshake together.
     pub(crate) fn new(tls: Arc<Tls>, timeout: Duration) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+        let tcp = |asker| Self::tcp(asker, timeout);
+        Self {
+            tcp: tcp(Asker::Host),
+            outside: tcp(Asker::Stranger),
+            tls,
+            timeout,
+        }
+    }
+
+    fn tcp(asker: Asker, timeout: Duration) -> HttpConnector<Resolver> {
+        let system = GaiResolver::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { system, asker });
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out among a name's addresses, so that one that swallows packets leaves time for
@@ -55,7 +72,7 @@ impl Connector {
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
-        Self { tcp, tls, timeout }
+        tcp
     }
 
     /// Bytes that the kernel may hold of what an origin sent: known, where a test counts them.
@@ -64,12 +81,22 @@ impl Connector {
         self.tcp.set_recv_buffer_size(Some(size));
     }
 
-    /// Connects to who stands at `uri`, with our certificate for it or without.
+    /// Connects to who stands at `uri`, with our certificate for it or without, if that is for who
+    /// asks.
     pub(crate) async fn connect(
         &self,
         uri: Uri,
         identity: Identity,
+        asker: Asker,
     ) -> Result<Stream, ConnectFailure> {
+        // An address is not resolved.
+        if !asker.may_ask(uri.host().unwrap_or_default()) {
+            return Err(ConnectFailure::NotForThem);
+        }
+        let tcp = match asker {
+            Asker::Host => &self.tcp,
+            Asker::User | Asker::Stranger => &self.outside,
+        };
         // Not on the connection's time: it happens once, and is no fault of the origin's.
         let tls = if uri.scheme() == Some(&Scheme::HTTPS) {
             Some(self.tls.config_for(&uri, identity).await?)
@@ -77,12 +104,8 @@ impl Connector {
             None
         };
         let connect = async {
-            let tcp = self
-                .tcp
-                .clone()
-                .call(uri.clone())
-                .await
-                .map_err(|error| ConnectFailure::Tcp(error.into()))?;
+            let tcp = tcp.clone().call(uri.clone()).await;
+            let tcp = tcp.map_err(|error| ConnectFailure::Tcp(error.into()))?;
             let Some(config) = tls else {
                 return Ok(Stream::Plain(tcp));
             };
@@ -109,6 +132,8 @@ impl Connector {
 pub(crate) enum ConnectFailure {
     /// TLS cannot be spoken from here.
     Unprepared(Error),
+    /// It would lead to a service of this very host, which is not for who asks.
+    NotForThem,
     /// Resolving or connecting failed.
     Tcp(Box<dyn StdError + Send + Sync>),
     /// Somebody is there, but no TLS came about.
@@ -121,6 +146,7 @@ impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unprepared(error) => error.fmt(f),
+            Self::NotForThem => Inside.fmt(f),
             Self::Tcp(error) => error.fmt(f),
             Self::Handshake(error) => error.fmt(f),
             Self::Late => f.write_str("it took too long"),
@@ -134,6 +160,7 @@ impl StdError for ConnectFailure {
             Self::Unprepared(error) => Some(error),
             Self::Tcp(error) => Some(&**error),
             Self::Handshake(error) => Some(error),
+            Self::NotForThem => Some(&Inside),
             Self::Late => None,
         }
     }
@@ -145,28 +172,54 @@ impl From<Error> for ConnectFailure {
     }
 }
 
-/// The system's resolver, whose errors can be told from those of connecting.
+/// The system's resolver, whose errors can be told from those of connecting, less the addresses that
+/// are not for who asks.
 #[derive(Clone)]
-struct Resolver(GaiResolver);
+struct Resolver {
+    system: GaiResolver,
+    asker: Asker,
+}
 
 /// A host name that does not resolve.
 #[derive(Debug)]
 pub(crate) struct Unresolved(io::Error);
 
-impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
-    type Error = Unresolved;
-    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, Unresolved>> + Send>>;
+/// All that a host name leads to is this very host's loopback, which is not for who asks.
+#[derive(Debug)]
+pub(crate) struct Inside;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
-        self.0.poll_ready(context).map_err(Unresolved)
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let ready = self.system.poll_ready(context);
+        ready.map_err(|error| Unresolved(error).into())
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.0.call(name);
-        Box::pin(async { resolving.await.map_err(Unresolved) })
+        let (resolving, asker) = (self.system.call(name), self.asker);
+        Box::pin(async move {
+            let found = resolving.await.map_err(Unresolved)?;
+            let mut some = false;
+            let found = found.inspect(|_| some = true);
+            let found: Vec<SocketAddr> = found.filter(|to| asker.may_reach(to.ip())).collect();
+            match found.is_empty() && some {
+                true => Err(Inside.into()),
+                false => Ok(found.into_iter()),
+            }
+        })
     }
 }
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is a service of this very host")
+    }
+}
+
+impl StdError for Inside {}
 
 impl fmt::Display for Unresolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

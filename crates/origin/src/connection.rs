@@ -283,7 +283,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::tls::Identity;
+    use crate::{Asker, tls::Identity};
 
     /// What the pipe holds: far more than is read at once.
     const PIPE: usize = 4 << 20;
@@ -302,7 +302,7 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(connection.send(request), serve);
         let (scheme, authority) = ("http".parse().unwrap(), "origin.example".parse().unwrap());
-        let key = (scheme, authority, Identity::Anonymous);
+        let key = (scheme, authority, Identity::Anonymous, Asker::Host);
         let mut body = Transfer::new(answer.unwrap().into_body(), connection, Arc::default(), key);
 
         let block = vec![7; 1 << 20];

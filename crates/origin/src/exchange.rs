@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Body,
+    Asker, Body,
     auth::Pass,
     connection::Transfer,
     credentials::basic,
@@ -45,7 +45,7 @@ pub(crate) async fn exchange(
     url: &Url,
     mut headers: HeaderMap,
     follow: bool,
-    interim: Option<&Interim>,
+    (asker, interim): (Asker, Option<&Interim>),
 ) -> Result<Answer> {
     let mut url = url.clone();
     take_user(&mut url, &mut headers);
@@ -53,7 +53,7 @@ pub(crate) async fn exchange(
     let silent = !headers.contains_key(header::AUTHORIZATION);
     // Our own are for the host that was asked. Clients that may not ask a host for what our
     // credentials open could have a server of their own send us there.
-    let mut identity = Identity::Ours;
+    let mut identity = asker.identity();
     let mut credentialed = false;
     for redirects in 0..=transport.config().max_redirects {
         let limit = Some(transport.config().answer_timeout);
@@ -68,6 +68,7 @@ pub(crate) async fn exchange(
                 // Another host's words are not for who asked this one.
                 interim: interim.filter(|_| redirects == 0),
                 identity,
+                asker,
                 ..Extra::default()
             },
         };
@@ -129,7 +130,7 @@ impl Question<'_> {
     /// they answer its challenge, once. Gives whether the answer was let through by them.
     pub(crate) async fn send(&self) -> Result<(Response<Transfer>, bool)> {
         let auth = self.transport.auth();
-        let Some(case) = auth.case(self.method, self.url, self.headers, self.extra.identity) else {
+        let Some(case) = auth.case(self.method, self.url, self.headers, &self.extra) else {
             return Ok((self.send_as(None).await?, false));
         };
         let first = auth.foresee(self.transport, &case).await;
@@ -165,7 +166,7 @@ impl Question<'_> {
         let body = Body::empty();
         let answer = self
             .transport
-            .execute_with(method, self.url, headers, body, self.extra);
+            .execute(method, self.url, headers, body, self.extra);
         let Some(limit) = self.limit else {
             return answer.await;
         };

@@ -6,7 +6,7 @@ use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
 use crate::{
-    connect::{ConnectFailure, Unresolved},
+    connect::{ConnectFailure, Inside, Unresolved},
     connection::Transfer,
     passed::ClientBroke,
 };
@@ -159,6 +159,11 @@ pub(crate) fn no_answer(
     }
     if let Some(cause) = find_tls(error) {
         return tls(cause, &host);
+    }
+    if find::<Inside>(error).is_some() {
+        let what = format!("{host} is a service of this very host, for its own programs alone");
+        return Error::new(Who::User, Kind::Denied, what)
+            .hint("name it with --upstream if others may use it as a registry");
     }
     if find::<Unresolved>(error).is_some() {
         let name = url.host_str().unwrap_or_default();

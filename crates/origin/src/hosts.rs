@@ -1,7 +1,7 @@
 use pantala_core::{Error, Kind, Result, Who};
 use url::{Host, Url};
 
-use crate::{Credentials, HostConfig};
+use crate::{Credentials, HostConfig, asker::is_here};
 
 /// What is set up for single hosts, found by who is asked.
 pub(crate) struct Hosts(Vec<Entry>);
@@ -79,16 +79,12 @@ fn parse(text: &str) -> Option<(Host, Option<u16>)> {
     Some((Host::parse(host).ok()?, port))
 }
 
-/// Whether what is sent there stays on this machine, as far as the URL tells.
+/// Whether what is sent there stays on this machine, as far as the URL tells: where a name of any other
+/// form leads to is known only when a connection is made ([`Asker`](crate::Asker)).
 pub fn is_loopback(url: &Url) -> bool {
-    // The unspecified address, too, leads to whoever listens here.
-    let here = |address: std::net::IpAddr| {
-        let address = address.to_canonical();
-        address.is_loopback() || address.is_unspecified()
-    };
     match url.host() {
-        Some(Host::Ipv4(address)) => here(address.into()),
-        Some(Host::Ipv6(address)) => here(address.into()),
+        Some(Host::Ipv4(address)) => is_here(address.into()),
+        Some(Host::Ipv6(address)) => is_here(address.into()),
         Some(Host::Domain(name)) => {
             let name = name.strip_suffix('.').unwrap_or(name);
             name == "localhost" || name.ends_with(".localhost")

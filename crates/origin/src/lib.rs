@@ -14,6 +14,7 @@
 //! keeping bytes (the store does), and finding credentials (the user gives them; tokens are got for
 //! them where a registry wants some).
 
+mod asker;
 mod auth;
 mod backoff;
 mod body;
@@ -40,6 +41,7 @@ mod tls;
 mod token;
 mod transport;
 
+pub use asker::Asker;
 pub use body::OriginBody;
 pub use client::{OriginClient, OriginResponse, Revalidation, Served, WholeServer};
 pub use config::{ClientCert, Credentials, HostConfig, OriginConfig};

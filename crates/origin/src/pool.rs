@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{connection::Connection, tls::Identity};
+use crate::{Asker, connection::Connection, tls::Identity};
 
 /// Connections kept to one origin while nobody needs them.
 const PER_ORIGIN: usize = 32;
@@ -21,8 +21,9 @@ const OVER_ALL: usize = 256;
 /// How long one is kept: less than the minute after which balancers usually close theirs.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// What a connection is: where it leads, and whether it has shown who we are.
-pub(crate) type Key = (Scheme, Authority, Identity);
+/// What a connection is: where it leads, whether it has shown who we are, and for whom it was made,
+/// because a name may lead to services that are not for everybody.
+pub(crate) type Key = (Scheme, Authority, Identity, Asker);
 
 /// Connections that nobody needs now.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pantala_core::{ByteRange, ContentMeta, Generation, Validators, display_url};
 use url::Url;
 
-use crate::Interim;
+use crate::{Asker, Interim};
 
 /// What a reader wants from an origin.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub struct OriginRequest {
     pub ask_again: bool,
     /// Who is told of what is said before the answer.
     pub interim: Option<Interim>,
+    /// For whom it is.
+    pub asker: Asker,
 }
 
 /// What an earlier answer said of a content. An answer that disagrees is an error of
@@ -107,6 +109,7 @@ impl OriginRequest {
             follow: true,
             ask_again: true,
             interim: None,
+            asker: Asker::Host,
         }
     }
 

@@ -8,8 +8,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Body, Credentials, challenge::Service, credentials::basic, failure, tls::Identity,
-    transport::Transport,
+    Asker, Body, Credentials,
+    challenge::Service,
+    credentials::basic,
+    failure,
+    tls::Identity,
+    transport::{Extra, Transport},
 };
 
 /// How long a token is good when its service does not say.
@@ -34,7 +38,8 @@ impl Token {
     }
 }
 
-/// Asks a token service for what `registry` wants, in the name of `credentials` or of nobody.
+/// Asks a token service for what `registry` wants, in the name of `credentials` or of nobody, where the
+/// service is for who asks the registry.
 ///
 /// # Errors
 /// `Denied` when it refuses; else why there is no token.
@@ -42,7 +47,7 @@ pub(crate) async fn fetch(
     transport: &Transport,
     registry: &Url,
     service: &Service,
-    credentials: Option<&Credentials>,
+    (credentials, asker): (Option<&Credentials>, Asker),
 ) -> Result<Token> {
     let config = transport.config();
     let url = question(service);
@@ -59,16 +64,20 @@ pub(crate) async fn fetch(
     }
     // A registry that is a stranger to us may name any service.
     let known = credentials.is_some() || transport.same_settings(registry, &url);
-    let identity = match known {
-        true => Identity::Ours,
-        false => Identity::Anonymous,
+    let extra = Extra {
+        identity: match known {
+            true => Identity::Ours,
+            false => Identity::Anonymous,
+        },
+        asker,
+        ..Extra::default()
     };
     let asked = Instant::now();
     let limit = config.connect_timeout + config.read_timeout;
     let answer = async {
         // A redirect is no token: the credentials are for this service alone.
         let answer = transport
-            .execute(Method::GET, &url, headers, Body::empty(), identity)
+            .execute(Method::GET, &url, headers, Body::empty(), extra)
             .await?;
         let status = answer.status();
         if status != StatusCode::OK {

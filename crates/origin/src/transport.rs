@@ -10,7 +10,7 @@ use pantala_core::{Error, Kind, Result, Who, display_url};
 use url::Url;
 
 use crate::{
-    Body, OriginConfig,
+    Asker, Body, OriginConfig,
     auth::Auth,
     connect::{Connector, Stream},
     connection::{Connection, READ, Transfer, upgrade},
@@ -75,32 +75,12 @@ impl Transport {
         of(one).is_some() && of(one) == of(other)
     }
 
-    /// Sends one request and waits for the head of the answer, for as long as it takes. `identity`
-    /// says whether the host may be shown our certificate, where there is one for it.
+    /// Sends one request and waits for the head of the answer, for as long as it takes.
     ///
     /// # Errors
-    /// `BadInput` for a URL that cannot be asked, `Tls` when there is no authority to trust; else
-    /// why nobody answered.
+    /// `BadInput` for a URL that cannot be asked, `Tls` when there is no authority to trust, `Denied`
+    /// where the host is not for who asks; else why nobody answered.
     pub(crate) async fn execute(
-        &self,
-        method: Method,
-        url: &Url,
-        headers: HeaderMap,
-        body: Body,
-        identity: Identity,
-    ) -> Result<Response<Transfer>> {
-        let extra = Extra {
-            identity,
-            ..Extra::default()
-        };
-        self.execute_with(method, url, headers, body, extra).await
-    }
-
-    /// The same, with what few requests need.
-    ///
-    /// # Errors
-    /// As [`execute`](Self::execute).
-    pub(crate) async fn execute_with(
         &self,
         method: Method,
         url: &Url,
@@ -145,9 +125,11 @@ impl Transport {
         url: &Url,
         headers: HeaderMap,
         body: Body,
+        asker: Asker,
     ) -> Result<(Response<Body>, Option<Upgraded>)> {
         let extra = Extra {
-            identity: Identity::Ours,
+            identity: asker.identity(),
+            asker,
             ..Extra::default()
         };
         let (request, key) = self.request(method, url, headers, body, extra)?;
@@ -161,14 +143,15 @@ impl Transport {
         connection.map_err(|error| self.no_answer(&error, url))
     }
 
-    async fn reach(&self, url: &Url, (scheme, authority, identity): &Key) -> Result<Stream> {
+    async fn reach(&self, url: &Url, key: &Key) -> Result<Stream> {
+        let (scheme, authority, identity, asker) = key;
         let uri = Uri::builder()
             .scheme(scheme.clone())
             .authority(authority.clone())
             .path_and_query("/")
             .build()
             .map_err(|error| Error::new(Who::Us, Kind::Internal, error.to_string()))?;
-        let stream = self.connector.connect(uri, *identity).await;
+        let stream = self.connector.connect(uri, *identity, *asker).await;
         stream.map_err(|error| self.no_answer(&error, url))
     }
 
@@ -199,7 +182,7 @@ impl Transport {
             false => Identity::Anonymous,
         };
         let (scheme, authority) = target.key;
-        Ok((request, (scheme, authority, identity)))
+        Ok((request, (scheme, authority, identity, extra.asker)))
     }
 
     fn no_answer(&self, error: &(dyn std::error::Error + 'static), url: &Url) -> Error {
@@ -207,7 +190,7 @@ impl Transport {
     }
 }
 
-/// What few requests need.
+/// What is to be known of a request besides its message.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Extra<'a> {
     /// Who is told of what is said before the answer.
@@ -216,6 +199,8 @@ pub(crate) struct Extra<'a> {
     pub(crate) whole_server: bool,
     /// Whether the host may learn who we are.
     pub(crate) identity: Identity,
+    /// For whom it is asked.
+    pub(crate) asker: Asker,
 }
 
 /// A request to send in place of this one although that may have reached the other side: only

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use pantala_core::{ContentMeta, Kind, Validators, Who};
-use pantala_origin::{Expect, OriginClient, OriginConfig, Refused, Revalidation};
+use pantala_origin::{Asker, Expect, OriginClient, OriginConfig, Refused, Revalidation};
 use support::*;
 
 #[tokio::test]
@@ -373,7 +373,10 @@ async fn redirects_that_lead_nowhere_end() {
 async fn a_check_asks_without_reading() {
     let ok = Server::new([Answer::new("200 OK\nContent-Length: 500", "")]).await;
     let headers = http::HeaderMap::new();
-    client().check(&ok.url("/f"), &headers, true).await.unwrap();
+    client()
+        .check(&ok.url("/f"), &headers, true, Asker::Host)
+        .await
+        .unwrap();
     assert!(ok.requests()[0].starts_with("head "));
 
     let no_head = Server::new([
@@ -385,7 +388,7 @@ async fn a_check_asks_without_reading() {
     ])
     .await;
     client()
-        .check(&no_head.url("/f"), &headers, true)
+        .check(&no_head.url("/f"), &headers, true, Asker::Host)
         .await
         .unwrap();
     assert!(no_head.requests()[1].starts_with("get "));
@@ -393,14 +396,19 @@ async fn a_check_asks_without_reading() {
 
     let denied = Server::new([Answer::new("403 Forbidden\nContent-Length: 0", "")]).await;
     let error = client()
-        .check(&denied.url("/f"), &headers, true)
+        .check(&denied.url("/f"), &headers, true, Asker::Host)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
 
     let signed = Server::new([Answer::new("200 OK\nContent-Length: 1", "x")]).await;
     client()
-        .check(&signed.url("/f?X-Amz-Signature=1"), &headers, true)
+        .check(
+            &signed.url("/f?X-Amz-Signature=1"),
+            &headers,
+            true,
+            Asker::Host,
+        )
         .await
         .unwrap();
     assert!(signed.requests()[0].starts_with("get "));

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use pantala_core::{Kind, Who};
-use pantala_origin::{Body, Credentials, HostConfig, OriginClient, OriginConfig};
+use pantala_origin::{Asker, Body, Credentials, HostConfig, OriginClient, OriginConfig};
 use support::{ask, config, read};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -168,7 +168,10 @@ async fn a_password_is_given_when_asked_for_and_then_at_once() {
     assert_eq!(given, [None, Some(BASIC.to_owned())]);
 
     let none = HeaderMap::new();
-    client.check(&server.url("/b"), &none, true).await.unwrap();
+    client
+        .check(&server.url("/b"), &none, true, Asker::Host)
+        .await
+        .unwrap();
     let seen = server.take();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].authorization.as_deref(), Some(BASIC));
@@ -299,7 +302,9 @@ async fn what_a_client_says_of_itself_stays_alone() {
     let client = server.client();
     let error = client.get(request.clone()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
-    let error = client.check(&request.url, &request.headers, true).await;
+    let error = client
+        .check(&request.url, &request.headers, true, Asker::Host)
+        .await;
     assert_eq!(error.unwrap_err().kind(), Kind::Denied);
     for seen in server.take() {
         assert_eq!(seen.authorization.as_deref(), Some("Bearer theirs"));
@@ -343,7 +348,9 @@ async fn no_redirect_leads_to_what_our_credentials_open() {
     let request = ask(stranger.url("/a"));
     let error = client.get(request.clone()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
-    let error = client.check(&request.url, &request.headers, true).await;
+    let error = client
+        .check(&request.url, &request.headers, true, Asker::Host)
+        .await;
     assert_eq!(error.unwrap_err().kind(), Kind::Denied);
     // Not even what let another request through a moment ago.
     client.get(ask(guarded.url("/secret"))).await.unwrap();

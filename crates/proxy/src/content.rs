@@ -14,7 +14,7 @@ use url::Url;
 use crate::{
     body::{Blocks, ContentBody, ReplyBody},
     conditions,
-    forward::pass,
+    forward::{asker, pass},
     headers::drop_hop_by_hop,
     range,
     reply::{self, Reply},
@@ -68,6 +68,7 @@ pub(crate) async fn answer(context: &Context, request: Request<Incoming>, ask: A
         background: false,
         ask_again: false,
         interim: parts.extensions.get().cloned(),
+        asker: asker(&parts),
     };
     match parts.method {
         Method::GET => get(context, parts, asked).await,

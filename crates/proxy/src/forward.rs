@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request:
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pantala_core::display_url;
-use pantala_origin::{Interim, WholeServer};
+use pantala_origin::{Asker, Interim, WholeServer};
 use url::Url;
 
 use crate::{
@@ -48,6 +48,7 @@ pub(crate) async fn pass(
         _ => pantala_origin::Body::empty(),
     };
     let mut request = Request::new(body);
+    request.extensions_mut().insert(asker(&parts));
     if let Some(whole) = parts.extensions.remove::<WholeServer>() {
         request.extensions_mut().insert(whole);
     }
@@ -74,6 +75,12 @@ pub(crate) async fn pass(
         }
         Err(error) => reply::failure(&error),
     }
+}
+
+/// For whom a request asks an origin: for a stranger, where nobody has said more.
+pub(crate) fn asker(parts: &Parts) -> Asker {
+    let asker = parts.extensions.get();
+    asker.copied().unwrap_or(Asker::Stranger)
 }
 
 /// What a write has changed: what stands at its URL and, on the same host, at those that its answer

@@ -3,6 +3,7 @@
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use pantala_core::ContentDigest;
+use pantala_origin::Asker;
 use url::Url;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 pub(crate) async fn answer(
     context: &Context,
     client: &Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Reply {
     if let Some(refusal) = context.guard.refusal(request.headers(), Pages::None) {
         return refusal;
@@ -37,7 +38,19 @@ pub(crate) async fn answer(
                     own host; run a dfdaemon on yours";
         return reply::text(StatusCode::FORBIDDEN, line);
     }
-    let Destination { url, what, view } = destination;
+    let Destination {
+        url,
+        what,
+        view,
+        set_up,
+    } = destination;
+    // What stands on this host itself is meant by nobody who did not set it up here.
+    let asker = match (set_up, client.is_here()) {
+        (true, _) => Asker::Host,
+        (false, true) => Asker::User,
+        (false, false) => Asker::Stranger,
+    };
+    request.extensions_mut().insert(asker);
     let mut reply = at(context, request, url, what).await;
     view.put(reply.headers_mut());
     reply

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
 use hyper::body::{Body as _, Incoming};
 use pantala_core::display_url;
-use pantala_origin::{WholeServer, is_loopback};
+use pantala_origin::{Asker, WholeServer, is_loopback};
 use url::Url;
 
 use crate::{
@@ -154,7 +154,7 @@ fn shown(client: &Client, request: &Request<Incoming>) -> String {
     }
 }
 
-async fn proxied(context: &Context, client: &Client, request: Request<Incoming>) -> Reply {
+async fn proxied(context: &Context, client: &Client, mut request: Request<Incoming>) -> Reply {
     let url = match proxied_url(client, &request) {
         Ok(url) => url,
         Err((status, line)) => return reply::text(status, &line),
@@ -171,8 +171,13 @@ async fn proxied(context: &Context, client: &Client, request: Request<Incoming>)
         }
     };
     // Its users have said who they are.
-    let trusted = client.is_here() || !context.users.is_open();
-    if context.node.origin().lets_us_in(&url) && !trusted {
+    let asker = match (client.is_here(), context.users.is_open()) {
+        (true, _) => Asker::Host,
+        (false, false) => Asker::User,
+        (false, true) => Asker::Stranger,
+    };
+    request.extensions_mut().insert(asker);
+    if context.node.origin().lets_us_in(&url) && asker == Asker::Stranger {
         let line = "this dfdaemon has credentials of its own for that host: they are for its own \
                     users";
         return reply::text(StatusCode::FORBIDDEN, line);

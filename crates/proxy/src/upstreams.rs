@@ -34,6 +34,8 @@ pub(crate) struct Destination {
     pub what: What,
     /// How the client sees the paths there.
     pub view: View,
+    /// Whether the operator has named it.
+    pub set_up: bool,
 }
 
 /// What a path of the distribution API names.
@@ -62,12 +64,18 @@ impl Upstreams {
     /// Where a request for `path`, which begins with `/v2`, goes; with `anywhere` also to
     /// registries of which nobody here has said anything. `None` when none is meant.
     pub fn find(&self, path: &str, query: Option<&str>, anywhere: bool) -> Option<Destination> {
-        let by_name = |name: &str| anywhere.then(|| by_name(name)).flatten();
+        let set_up = |url| Base { url, set_up: true };
+        let by_name = |name: &str| {
+            let url = anywhere.then(|| by_name(name)).flatten()?;
+            let set_up = false;
+            Some(Base { url, set_up })
+        };
         let Query { ns, pair, rest } = without_ns(query);
         if let Some(ns) = &ns {
             let base = self
                 .named(ns)
                 .or_else(|| self.alone())
+                .map(set_up)
                 .or_else(|| by_name(ns))?;
             return destination(&base, path, &rest, Named::ByNs(pair));
         }
@@ -75,7 +83,7 @@ impl Upstreams {
             .strip_prefix("/v2/")
             .and_then(|path| path.split_once('/'));
         if let Some((first, inner)) = prefixed {
-            let base = self.named(first).or_else(|| {
+            let base = self.named(first).map(set_up).or_else(|| {
                 // Without a registry for all, what looks like a host's name is one.
                 (self.mirror.is_none() && is_host(first))
                     .then(|| by_name(first))
@@ -86,7 +94,7 @@ impl Upstreams {
                 return destination(&base, &format!("/v2/{inner}"), &rest, named);
             }
         }
-        let base = self.mirror.clone()?;
+        let base = set_up(self.mirror.clone()?);
         destination(&base, path, &rest, Named::Not)
     }
 
@@ -151,9 +159,16 @@ fn without_ns(query: Option<&str>) -> Query {
 
 /// The upstream's URL for a path of ours. `None` when the path goes up and out of the upstream's
 /// own (`..` is resolved as the upstream would).
-fn destination(base: &Url, path: &str, query: &str, named: Named) -> Option<Destination> {
-    let mut url = base.clone();
-    let root = base.path().trim_end_matches('/');
+/// Where a registry is.
+struct Base {
+    url: Url,
+    /// Whether the operator has named it.
+    set_up: bool,
+}
+
+fn destination(base: &Base, path: &str, query: &str, named: Named) -> Option<Destination> {
+    let mut url = base.url.clone();
+    let root = base.url.path().trim_end_matches('/');
     url.set_path(&format!("{root}{path}"));
     url.set_query((!query.is_empty()).then_some(query));
     let path = url.path().strip_prefix(root)?;
@@ -165,7 +180,12 @@ fn destination(base: &Url, path: &str, query: &str, named: Named) -> Option<Dest
         named,
         root: root.to_owned(),
     };
-    Some(Destination { url, what, view })
+    Some(Destination {
+        url,
+        what,
+        view,
+        set_up: base.set_up,
+    })
 }
 
 /// What a path of the distribution API names.

@@ -43,6 +43,7 @@ fn source() -> OriginSource {
         url: "http://origin/file".parse().unwrap(),
         headers: Default::default(),
         allowed: true,
+        asker: Default::default(),
     }
 }
 

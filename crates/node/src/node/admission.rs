@@ -161,8 +161,9 @@ impl Node {
         request: &ContentRequest,
     ) -> Result<()> {
         let origin = &self.inner.ports.origin;
-        let answer = origin.check(&request.url, &request.headers, request.follow);
-        let served = answer
+        let (url, headers) = (&request.url, &request.headers);
+        let served = origin
+            .check(url, headers, request.follow, request.asker)
             .await
             .inspect_err(|error| self.forget_admission(request, error))?;
         if !is_evidence(&Says::from(&served), meta, request) {

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use pantala_core::{ByteRange, ContentDigest, ContentMeta, Error, Kind, Result, TaskId, Who};
-use pantala_origin::Interim;
+use pantala_origin::{Asker, Interim};
 use url::Url;
 
 use crate::{direct::Direct, stream::StreamIo};
@@ -35,6 +35,8 @@ pub struct ContentRequest {
     pub ask_again: bool,
     /// Who is told of what the origin says before its answer, where it is asked for this reader.
     pub interim: Option<Interim>,
+    /// For whom the origin is asked.
+    pub asker: Asker,
 }
 
 /// Which bytes of a content whose length may not be known yet.

@@ -5,6 +5,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use pantala_core::{ContentMeta, Error, Kind, Result, TaskId, Who};
 use pantala_node::ContentRequest;
+use pantala_origin::Asker;
 use url::Url;
 
 use super::{
@@ -202,6 +203,7 @@ fn content_request(context: &Context, wanted: &StreamRequest) -> Result<ContentR
         background: wanted.background,
         ask_again: true,
         interim: None,
+        asker: Asker::Host,
     })
 }
 

@@ -215,6 +215,45 @@ fn outside() -> Option<IpAddr> {
     (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }
 
+/// A name, other than localhost, that leads to an address of this host's loopback, where it has one: mostly
+/// its own.
+fn other_name_of_loopback() -> Option<(IpAddr, String)> {
+    let hosts = fs::read_to_string("/etc/hosts").ok()?;
+    let lines = hosts.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let ip: IpAddr = words.next()?.parse().ok()?;
+        Some((ip, words.map(str::to_owned).collect::<Vec<_>>()))
+    });
+    let loopback = lines.filter(|(ip, _)| ip.is_ipv4() && ip.is_loopback());
+    let mut names = loopback.flat_map(|(ip, names)| names.into_iter().map(move |name| (ip, name)));
+    names.find(|(_, name)| name != "localhost" && !name.starts_with("localhost."))
+}
+
+#[test]
+fn other_hosts_do_not_reach_loopback_under_another_name() {
+    let (Some(ip), Some((inside, name))) = (outside(), other_name_of_loopback()) else {
+        println!("left out: this host has only its loopback address, or no name of its own for it");
+        return;
+    };
+    let content = Content::new(970, 300_000);
+    let origin = Origin::start_at(inside, &content, Script::default());
+    let daemon = Dfdaemon::start_on(SocketAddr::new(ip, 0), &[]);
+    let named = |url: String| url.replace(&inside.to_string(), &name);
+    for url in [origin.url(), origin.blob_url()] {
+        let url = named(url);
+        for method in ["GET", "HEAD", "POST"] {
+            let answer = ask(daemon.addr(), method, &url, &[], b"");
+            assert_eq!(answer.status, 403, "{method} {url}: {}", answer.text());
+        }
+    }
+    assert_eq!(origin.asked().len(), 0);
+    // For programs of this host it is what its name says.
+    let here = Dfdaemon::start_alone(&[]);
+    let answer = get(&here, &named(origin.url()), &[]);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    content.assert_bytes(&answer.body);
+}
+
 #[test]
 fn other_hosts_do_not_reach_loopback_through_the_proxy() {
     let Some(ip) = outside() else {

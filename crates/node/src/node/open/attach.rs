@@ -35,6 +35,7 @@ impl Node {
             url: request.url.clone(),
             headers: request.headers.clone(),
             allowed: request.origin_allowed,
+            asker: request.asker,
         };
         let ports = &self.inner.ports;
         let found = ports.tasks.with(&task, |task| {

@@ -34,6 +34,7 @@ impl Node {
             follow: request.follow,
             ask_again: request.ask_again,
             interim: request.interim.clone(),
+            asker: request.asker,
             ..OriginRequest::new(request.url.clone())
         };
         let place = self.inner.alone.enter().await;

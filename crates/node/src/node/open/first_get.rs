@@ -66,6 +66,7 @@ impl Node {
             follow: request.follow,
             ask_again: request.ask_again,
             interim: request.interim.clone(),
+            asker: request.asker,
             ..OriginRequest::new(request.url.clone())
         };
         let origin = &self.inner.ports.origin;
@@ -95,7 +96,8 @@ impl Node {
         meta: &ContentMeta,
     ) -> Result<Option<ContentMeta>, Refused> {
         let origin = &self.inner.ports.origin;
-        let served = origin.check(&request.url, &request.headers, request.follow);
+        let (url, headers) = (&request.url, &request.headers);
+        let served = origin.check(url, headers, request.follow, request.asker);
         // Its refusal has words of its own, which only the request itself brings.
         let Ok(served) = served.await else {
             return Ok(None);
