@@ -3,6 +3,7 @@ mod class;
 mod parents;
 mod pieces;
 mod readers;
+mod steward;
 mod supernode;
 mod transfers;
 
@@ -47,6 +48,7 @@ use crate::{
     shelf::Shelf,
     task::{Command, Planned, TaskHandle, Tasks},
 };
+use steward::Steward;
 
 /// Carries out with real sockets what one task's brain decides.
 ///
@@ -70,6 +72,8 @@ pub(crate) struct Driver {
     partial: HashMap<PieceIndex, PieceWriter>,
     readers: BTreeMap<u64, Told>,
     last_source: Option<OriginSource>,
+    /// Reads on for others where no reader is left here.
+    steward: Option<Steward>,
     links: HashMap<PeerId, Linked>,
     parents: HashMap<ParentId, PeerId>,
     wanted_parents: Parents,
@@ -254,6 +258,7 @@ impl Driver {
             partial: HashMap::new(),
             readers: BTreeMap::new(),
             last_source: None,
+            steward: None,
             links: HashMap::new(),
             parents: HashMap::new(),
             wanted_parents: Parents::default(),
@@ -396,6 +401,7 @@ impl Driver {
             return true;
         }
         if !self.readers.is_empty()
+            || self.steward.is_some()
             || self.handle.pieces.held() > 0
             || !self.handle.readers.is_empty()
         {
@@ -524,6 +530,9 @@ impl Driver {
                     digest,
                 });
                 self.seal(piece, buffer);
+                if self.is_single() {
+                    self.handle.transfer_is_at(piece.next());
+                }
             }
             Command::RunEnded { length } => {
                 self.ended(length);

@@ -150,6 +150,11 @@ impl Reader {
         rest.rests
     }
 
+    /// Its place among those who share the memory.
+    pub fn place(&self) -> Arc<Counted> {
+        self.counted.clone()
+    }
+
     /// Whether it takes nothing of what is there.
     pub fn rests(&self) -> bool {
         self.rest.lock().rests

@@ -22,7 +22,7 @@ use crate::{
     metrics::{Level, Metrics},
     seats::{InUse, Seat, Seats},
     socket,
-    task::{Awaited, TaskHandle, Tasks},
+    task::{Awaited, Following, TaskHandle, Tasks},
 };
 
 /// Serves pieces to children: complete ones from memory, and those in flight block by block as
@@ -194,6 +194,7 @@ struct Followed {
     news: Option<broadcast::Receiver<Change>>,
     /// The next block's way through the limits, whichever request it will be for.
     passage: Passage,
+    _counts: Following,
 }
 
 impl Followed {
@@ -226,7 +227,7 @@ impl Request {
     /// Says at its task whether a reader waits there for bytes that are not here yet.
     fn awaits(&mut self, task: &Arc<TaskHandle>, awaits: bool) {
         if awaits != self.awaited.is_some() {
-            self.awaited = awaits.then(|| Awaited::new(task));
+            self.awaited = awaits.then(|| Awaited::new(task, self.piece));
         }
     }
 }
@@ -264,6 +265,9 @@ impl Child<'_> {
                 Next::Finish { at, size } => {
                     let request = self.requests.swap_remove(at);
                     let number = request.number;
+                    if let Some(followed) = self.followed.get(&request.task) {
+                        followed.handle.was_served(request.piece);
+                    }
                     ToChild::Done {
                         request: number,
                         size: size as u32,
@@ -398,6 +402,7 @@ impl Child<'_> {
             request.claim = Some(handle.pieces.claim(request.piece));
         }
         let followed = Followed {
+            _counts: Following::new(&handle),
             handle,
             news: None,
             passage: Passage::default(),

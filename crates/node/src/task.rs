@@ -1,10 +1,13 @@
 use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
 };
 
 use pantala_core::{
-    ContentMeta, Error, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId,
+    ContentMeta, Error, Generation, PeerId, PieceDigest, PieceIndex, PieceSet, ResourceKey, TaskId,
     control::{Known, PieceRun, ToPeer},
 };
 use pantala_origin::OriginBody;
@@ -38,8 +41,16 @@ pub(crate) struct TaskHandle {
     /// Whether the one transfer that all of the content must come from is over, and something is
     /// missing: nobody can begin to read it any more.
     pub broken: std::sync::atomic::AtomicBool,
-    /// Requests of children whose readers wait for bytes that are not here yet.
-    pub awaited: std::sync::atomic::AtomicUsize,
+    /// Where this peer makes the one transfer that all of the content must come from: the piece up to
+    /// which that has come; `u32::MAX` elsewhere.
+    pub front: AtomicU32,
+    /// Pieces that are not here yet and that children's readers wait for, and how many requests for
+    /// each do.
+    pub awaited: Mutex<BTreeMap<PieceIndex, usize>>,
+    /// Children that follow the task.
+    pub followers: AtomicUsize,
+    /// Pieces of a single transfer that were sent to a child.
+    pub served: Mutex<PieceSet>,
     /// Whether all of it is being read, or has been, because somebody asked for a part.
     pub read_ahead: std::sync::atomic::AtomicBool,
 }
@@ -57,6 +68,35 @@ impl TaskHandle {
         }
     }
 
+    /// Whether all of the content must come from the transfer that began it.
+    pub fn is_single(&self) -> bool {
+        self.meta.read().generation == Generation::Transfer
+    }
+
+    /// A child has had all of a piece.
+    pub fn was_served(&self, piece: PieceIndex) {
+        if self.is_single() && self.served.lock().insert(piece) {
+            self.readers.changed.notify_one();
+        }
+    }
+
+    /// This peer makes the transfer that all of the content must come from; that has come up to this
+    /// piece.
+    pub fn transfer_is_at(&self, piece: PieceIndex) {
+        self.front.store(piece.get(), Ordering::Relaxed);
+    }
+
+    /// Whether a reader can have the content from this piece on, as far as is known here: always,
+    /// unless it comes from one transfer. What that brought may be gone; then it comes no more.
+    pub fn can_begin(&self, piece: PieceIndex) -> bool {
+        if !self.is_single() {
+            return true;
+        }
+        let gap = self.pieces.first_gap(piece);
+        let is_end = !self.pieces.geometry().has(gap);
+        !self.is_broken() && (is_end || gap.get() >= self.front.load(Ordering::Relaxed))
+    }
+
     /// Whether the content cannot be read to its end any more.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
@@ -65,20 +105,52 @@ impl TaskHandle {
 
 /// A child's request for bytes that are not here yet and that its reader waits for: the task is no
 /// background then.
-pub(crate) struct Awaited(Arc<TaskHandle>);
+pub(crate) struct Awaited {
+    task: Arc<TaskHandle>,
+    piece: PieceIndex,
+}
 
 impl Awaited {
-    pub fn new(task: &Arc<TaskHandle>) -> Self {
-        if task.awaited.fetch_add(1, Ordering::Relaxed) == 0 {
+    pub fn new(task: &Arc<TaskHandle>, piece: PieceIndex) -> Self {
+        let first = {
+            let mut awaited = task.awaited.lock();
+            let first = awaited.is_empty();
+            *awaited.entry(piece).or_default() += 1;
+            first
+        };
+        if first || task.is_single() {
             task.readers.changed.notify_one();
         }
-        Self(task.clone())
+        let task = task.clone();
+        Self { task, piece }
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        self.0.awaited.fetch_sub(1, Ordering::Relaxed);
+        let mut awaited = self.task.awaited.lock();
+        if let Some(count) = awaited.get_mut(&self.piece) {
+            *count -= 1;
+            if *count == 0 {
+                awaited.remove(&self.piece);
+            }
+        }
+    }
+}
+
+/// A child that follows the task, for as long as it does.
+pub(crate) struct Following(Arc<TaskHandle>);
+
+impl Following {
+    pub fn new(task: &Arc<TaskHandle>) -> Self {
+        task.followers.fetch_add(1, Ordering::Relaxed);
+        Self(task.clone())
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.followers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -188,6 +188,19 @@ impl TaskPieces {
         (held, receiving, self.news.subscribe())
     }
 
+    /// The first piece from this one on that is not held. Costs the pieces that are.
+    pub fn first_gap(&self, from: PieceIndex) -> PieceIndex {
+        let state = self.state.lock();
+        let mut gap = from;
+        for (&piece, entry) in state.slots.range(from..) {
+            if piece != gap || !matches!(entry.slot, Some(Present::Held(_))) {
+                break;
+            }
+            gap = gap.next();
+        }
+        gap
+    }
+
     /// Has `waker` notified whenever bytes arrive or anything changes, until it is dropped. For a
     /// child, who takes bytes that are not verified yet.
     pub fn wake_on_progress(&self, waker: &Arc<Notify>) {

@@ -9,7 +9,7 @@ use pantala_core::{
 };
 
 use crate::{
-    resource::{Resource, Standing},
+    resource::{Resource, Standing, Waiting},
     swarm::Swarm,
     task::Task,
 };
@@ -106,7 +106,13 @@ impl Swarm {
             Some(Resource::Learning(learning)) if learning.needs_holder() => return false,
             Some(Resource::Changed { .. }) => return false,
             Some(Resource::Learning(learning)) => {
-                if !meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero()) {
+                let found = self.tasks.get(&task);
+                let can_begin = |reader: &Waiting| {
+                    found.is_some_and(|task| task.can_begin(task.piece_at(reader.start)))
+                };
+                // The origin's answer is waited for unless all who want it can have this instead.
+                let all_can = can_begin(&learning.holder) && learning.waiting.iter().all(can_begin);
+                if all_can && !meta.fresh_for.is_some_and(|fresh_for| fresh_for.is_zero()) {
                     // Who asks the origin goes on by itself.
                     let waiting = std::mem::take(&mut learning.waiting);
                     self.know(key, task, meta);

@@ -224,13 +224,13 @@ impl Swarm {
                 self.admit_learner(&learning.holder, key, task);
                 self.admit_all(&learning.waiting, key, task);
             }
-            Learned::Unchanged { task, meta } if self.tasks.contains_key(&task) => {
+            Learned::Unchanged { task, meta } if self.can_be_read(task, &learning.holder) => {
                 self.know(key, task, meta);
                 self.end_if(learning.changed, key);
                 self.admit(&learning.holder, key, task);
                 self.admit_all(&learning.waiting, key, task);
             }
-            // What was unchanged is forgotten meanwhile: as if nothing had been known.
+            // What was unchanged is forgotten meanwhile, or partly gone: as if nothing had been known.
             Learned::Unchanged { .. } if learning.needs_holder() => {
                 self.learn_after_change(key, learning.holder, None, learning.waiting);
             }
@@ -271,9 +271,22 @@ impl Swarm {
     fn is_answer(&self, peer: PeerId, learned: &Learned) -> bool {
         match learned {
             Learned::Content { .. } => !self.is_full(peer),
-            Learned::Unchanged { task, .. } => self.tasks.contains_key(task),
+            Learned::Unchanged { task, .. } => {
+                let from_its_start = Waiting {
+                    peer,
+                    serial: Serial::NONE,
+                    start: 0,
+                };
+                self.can_be_read(*task, &from_its_start)
+            }
             Learned::Unshareable | Learned::Failed { .. } => false,
         }
+    }
+
+    /// Whether a task is known that this reader can begin to read.
+    pub(crate) fn can_be_read(&self, task: TaskId, reader: &Waiting) -> bool {
+        let found = self.tasks.get(&task);
+        found.is_some_and(|task| task.can_begin(task.piece_at(reader.start)))
     }
 
     pub(crate) fn admit_all(

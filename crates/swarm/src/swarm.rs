@@ -4,7 +4,7 @@ use std::{
 };
 
 use pantala_core::{
-    PeerId, ResourceKey, TaskId, Time,
+    PeerId, PieceIndex, ResourceKey, TaskId, Time,
     control::{FromPeer, Hello, Resume, Serial, ToPeer},
 };
 
@@ -380,7 +380,6 @@ impl Swarm {
         self.tasks
             .entry(task)
             .or_insert_with(|| Task::new(task, meta, &self.config));
-        self.resumed(peer, task, resources);
         let Some(found) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -398,7 +397,13 @@ impl Swarm {
         found.adopt(peer, &leases, &self.config, self.now, &mut out);
         self.digests_at = self.digests_at.min(found.digests_due());
         found.reconsider_root(peer, &self.config, self.now, &mut out);
-        if let Some(known) = self.known_as(key, task, peer) {
+        // Only now is it known whether others can have it.
+        let whole = found.can_begin(PieceIndex::new(0));
+        self.resumed(peer, task, resources);
+        if let Some(mut known) = self.known_as(key, task, peer) {
+            if !whole {
+                known.meta.fresh_for = Some(Duration::ZERO);
+            }
             let serial = Serial::NONE;
             self.send(peer, ToPeer::Known { key, serial, known });
         }

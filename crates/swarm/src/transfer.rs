@@ -74,16 +74,15 @@ impl Task {
         pieces.is_some_and(|pieces| self.transfer.distinct >= pieces.saturating_sub(first))
     }
 
-    /// Whether a newcomer can have the content from this piece on: of a single transfer nothing has
-    /// been lost.
+    /// Whether a newcomer can have the content from this piece on. Of a single transfer nothing may
+    /// have been lost, and what has not come yet comes only while the transfer goes on. A supernode
+    /// that lost its memory hears of a transfer from the member that makes it; until then it knows
+    /// of none.
     pub(crate) fn can_begin(&self, piece: PieceIndex) -> bool {
         if !self.is_single() {
             return true;
         }
-        let Some(first) = self.transfer.first else {
-            // Its holder may still come back, and say that it goes on.
-            return true;
-        };
+        let first = self.transfer.first.unwrap_or(PieceIndex::new(0));
         let front = self.leases.iter().map(|lease| lease.first).min();
         let came = match front {
             Some(front) => self.transfer.distinct >= front.get().saturating_sub(first.get()),

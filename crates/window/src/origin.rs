@@ -61,7 +61,10 @@ impl Picker {
                 .readers
                 .values()
                 .any(|window| window.base() == run.next.next());
-            let unwanted_now = run.receiving && !wanted.contains_key(&run.next) && !just_taken;
+            // What no other transfer can bring is let come for whoever will need it.
+            let awaited = self.config.single_transfer && self.is_needed(run.next);
+            let unwanted_now =
+                run.receiving && !wanted.contains_key(&run.next) && !just_taken && !awaited;
             let done = !run.receiving && reach == start && !self.worth_keeping(run);
             if unwanted_now || done {
                 let run = self.runs.remove(at);
@@ -98,14 +101,18 @@ impl Picker {
 
     /// Whether a transfer that may not go on now will be able to when its reader moves.
     pub(crate) fn worth_keeping(&self, run: &Run) -> bool {
-        let beyond = |window: &Window| {
-            window.base() <= run.next && window.end().is_none_or(|end| run.next < end)
-        };
         !self.held.contains(run.next)
             && run.goal.is_none_or(|goal| run.next < goal)
             && self.may_ask_origin(run.next)
-            && self.readers.values().any(beyond)
+            && self.is_needed(run.next)
             && !self.work.contains(run.next)
+    }
+
+    /// Whether a reader will come to this piece.
+    fn is_needed(&self, piece: PieceIndex) -> bool {
+        let comes_to =
+            |window: &Window| window.base() <= piece && window.end().is_none_or(|end| piece < end);
+        self.readers.values().any(comes_to)
     }
 
     pub(crate) fn open_runs(&mut self, wanted: &Wanted) {
@@ -151,6 +158,10 @@ impl Picker {
                 continue;
             }
             let full = self.runs.len() >= limit;
+            // The one transfer that there is never makes way for another.
+            if full && self.config.single_transfer {
+                continue;
+            }
             if full && !self.stop_parked() && !(head && self.stop_ahead(first)) {
                 continue;
             }

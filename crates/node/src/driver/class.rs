@@ -1,7 +1,7 @@
 //! Who goes first: whether anybody waits for this task, and what it does about those that somebody
 //! waits for.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use pantala_store::Slot;
 use pantala_window::{Class, Event};
@@ -23,7 +23,7 @@ impl Driver {
         let readers = || self.readers.values().map(|told| &*told.reader);
         let background = !self.readers.is_empty()
             && !readers().any(waited_for)
-            && self.handle.awaited.load(Ordering::Relaxed) == 0;
+            && self.handle.awaited.lock().is_empty();
         if background != self.yielding.is_some() {
             self.yielding = background.then(|| self.ports.line.yielding());
             self.urge();

@@ -62,6 +62,9 @@ impl Driver {
             .copied()
             .filter(|id| !now.contains_key(id))
             .collect();
+        if now.is_empty() {
+            self.read_on_for_others();
+        }
         for id in gone {
             self.readers.remove(&id);
             self.feed(Event::ReaderClosed {
@@ -86,6 +89,7 @@ impl Driver {
                 self.feed(Event::ReaderRests { reader, rests });
             }
         }
+        self.follow_others();
     }
 
     fn opened(&mut self, id: u64, reader: Arc<Reader>) {
@@ -145,6 +149,7 @@ impl Driver {
         }
         self.redial(now);
         self.give_up_links(now);
+        self.follow_others();
         if now >= self.rest_at {
             self.rest_at = now + REST / 2;
             self.let_rest(now);
@@ -195,10 +200,13 @@ impl Driver {
             }
             return;
         };
-        let slow = windows
-            .iter()
-            .all(|&(_, _, size, held)| held >= 2 && 2 * held > size);
-        let resting = self.readers.values().all(|told| told.rests);
+        // Who reads on for others waits for them alone.
+        let own = || !self.readers.is_empty();
+        let slow = own()
+            && windows
+                .iter()
+                .all(|&(_, _, size, held)| held >= 2 && 2 * held > size);
+        let resting = own() && self.readers.values().all(|told| told.rests);
         // That nothing comes is no parent's fault.
         let slow = slow || resting || self.class == Class::Paused;
         self.bound_since = slow.then(|| self.bound_since.unwrap_or(now));

@@ -80,7 +80,10 @@ fn task(id: TaskId, commands: mpsc::Sender<Command>) -> TaskHandle {
         planned: Mutex::new(Planned::Unknown),
         proven: false.into(),
         broken: false.into(),
-        awaited: 0.into(),
+        front: u32::MAX.into(),
+        awaited: Default::default(),
+        followers: 0.into(),
+        served: Default::default(),
         read_ahead: false.into(),
     }
 }

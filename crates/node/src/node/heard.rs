@@ -143,7 +143,10 @@ impl Node {
                 planned: Mutex::new(Planned::Unknown),
                 proven: false.into(),
                 broken: false.into(),
-                awaited: 0.into(),
+                front: u32::MAX.into(),
+                awaited: Default::default(),
+                followers: 0.into(),
+                served: Default::default(),
                 read_ahead: false.into(),
             })
         });

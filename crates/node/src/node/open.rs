@@ -12,7 +12,7 @@ use std::{
 };
 
 use pantala_core::{
-    Class, ContentMeta, Generation, Kind, ResourceKey, Result, TaskId,
+    Class, ContentMeta, Generation, Kind, PieceIndex, ResourceKey, Result, TaskId,
     control::{FromPeer, Register, Serial},
     display_url,
 };
@@ -192,7 +192,12 @@ impl Node {
     ) -> Option<Result<Content>> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&key, now)?;
-        self.stands_for(&standing)?;
+        let task = self.stands_for(&standing)?;
+        let start = request.range.map_or(0, |range| range.start_hint());
+        if !task.can_begin(task.pieces.geometry().piece_at(start)) {
+            // The supernode may know of members that have the rest.
+            return None;
+        }
         Some(self.attach(standing.task, standing.meta(now), request, opened, false))
     }
 
@@ -209,7 +214,8 @@ impl Node {
     /// origin has to say whether it still does.
     fn kept(&self, key: &ResourceKey) -> Option<Stale> {
         let standing = self.inner.ports.shelf.last(key)?;
-        self.stands_for(&standing)?;
+        self.stands_for(&standing)
+            .filter(|task| task.can_begin(PieceIndex::new(0)))?;
         let meta = standing.meta(Instant::now());
         Some((standing.task, Box::new(meta)))
     }

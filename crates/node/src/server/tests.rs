@@ -61,7 +61,10 @@ fn add_task_of(server: &PeerServer, task: TaskId, count: u32, size: u64) {
             planned: Mutex::new(Planned::Unknown),
             proven: false.into(),
             broken: false.into(),
-            awaited: 0.into(),
+            front: u32::MAX.into(),
+            awaited: Default::default(),
+            followers: 0.into(),
+            served: Default::default(),
             read_ahead: false.into(),
         })
     });

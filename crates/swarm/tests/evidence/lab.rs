@@ -1,6 +1,6 @@
 //! A supernode's brain, the peers that say things to it, and all that it says to them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use pantala_core::{
     ContentMeta, Generation, PeerId, PieceDigest, PieceIndex, ResourceKey, TaskId, Time,
@@ -183,7 +183,18 @@ impl Lab {
         held: u32,
         leases: Vec<(u32, Option<u32>)>,
     ) {
+        self.resume_with(peer, meta, 0..held, leases);
+    }
+
+    pub fn resume_with(
+        &mut self,
+        peer: u8,
+        meta: ContentMeta,
+        held: Range<u32>,
+        leases: Vec<(u32, Option<u32>)>,
+    ) {
         let leases = leases.into_iter();
+        let run = (p(held.start), held.len() as u32);
         self.say(
             peer,
             FromPeer::Resume(Resume {
@@ -197,9 +208,9 @@ impl Lab {
                     },
                 }],
                 meta,
-                held: (held > 0).then_some((p(0), held)).into_iter().collect(),
-                digests: (0..held).map(|piece| (p(piece), digest(1))).collect(),
-                position: p(held),
+                held: (run.1 > 0).then_some(run).into_iter().collect(),
+                position: p(held.end),
+                digests: held.map(|piece| (p(piece), digest(1))).collect(),
                 leases: leases.map(|(first, end)| (p(first), end.map(p))).collect(),
                 shown: String::new(),
             }),

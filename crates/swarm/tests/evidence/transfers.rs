@@ -1,6 +1,8 @@
 //! Contents that must come from the one transfer that began them: whose it is, and what becomes of
 //! those who need it when it is over.
 
+use std::ops::Range;
+
 use pantala_core::{
     Generation, TaskId,
     control::{FromPeer, ToPeer},
@@ -130,4 +132,63 @@ proptest! {
         }
         prop_assert_eq!(granted, [(1, (0, None))]);
     }
+}
+
+/// A supernode that lost its memory, and members that come back to it with the pieces that each holds.
+/// One may still have the transfer, and fetches on.
+fn came_back(members: &[(u8, Range<u32>)], fetches: Option<u8>) -> Lab {
+    let mut lab = Lab::new(Config::default());
+    for (peer, held) in members {
+        lab.connect(*peer);
+        let leases = (fetches == Some(*peer)).then_some((held.end, None));
+        let leases = leases.into_iter().collect();
+        lab.resume_with(*peer, content(Generation::Transfer), held.clone(), leases);
+    }
+    lab
+}
+
+fn learns(told: &[ToPeer]) -> bool {
+    told.iter()
+        .any(|told| matches!(told, ToPeer::Learn { stale: None, .. }))
+}
+
+/// Content that nobody can bring the rest of is not offered by a supernode that lost its memory, to
+/// the members no more than to others, however fresh its members say it is.
+#[test]
+fn after_a_restart_one_transfers_content_is_offered_only_where_all_of_it_can_be_had() {
+    let cases: [(&[(u8, Range<u32>)], Option<u8>, bool); 6] = [
+        (&[(1, 0..7)], None, false),
+        (&[(1, 0..8)], None, true),
+        (&[(1, 0..4), (2, 4..8)], None, true),
+        (&[(1, 0..4), (2, 5..8)], None, false),
+        (&[(1, 0..3)], Some(1), true),
+        // The transfer goes on, but what it began with is gone.
+        (&[(1, 1..4)], Some(1), false),
+    ];
+    for (members, fetches, offered) in cases {
+        let mut lab = came_back(members, fetches);
+        let fresh = lab.known(1).meta.fresh_for.unwrap_or_default();
+        lab.register(5);
+        let told = lab.told(5);
+        assert_eq!(learns(&told), !offered, "{members:?} {fetches:?}: {told:?}");
+        // The first of two did not hold all of it when it was told what stands there.
+        let stands = members.len() == 1 && offered;
+        assert_eq!(!fresh.is_zero(), stands, "{members:?} {fetches:?}");
+    }
+}
+
+/// A reader that waits while the origin is asked is not sent to what nobody can bring the rest of.
+#[test]
+fn who_waits_for_the_origin_is_not_sent_to_a_transfer_that_is_over() {
+    let mut lab = Lab::new(Config::default());
+    lab.register(4);
+    lab.register(5);
+    assert!(learns(&lab.told(4)));
+    lab.connect(1);
+    lab.resume(1, content(Generation::Transfer), 7, Vec::new());
+    let told = lab.told(5);
+    assert!(told.is_empty(), "{told:?}");
+    let other = TaskId::from_bytes([3; 32]);
+    lab.learned(4, other, content(Generation::Transfer));
+    assert_eq!(lab.known(5).task, other);
 }

@@ -4,7 +4,8 @@
 use std::io::Read as _;
 
 use pantala_e2e::{
-    Content, Dfdaemon, Dfget, Finished, MIB, Origin, Peers, Script, Signal, Supernode, Validator,
+    Content, Dfdaemon, Dfget, Finished, Length, MIB, Origin, Peers, Script, Signal, Supernode,
+    Validator, until,
 };
 
 const LEN: usize = 24 * MIB;
@@ -136,4 +137,64 @@ fn one_peers_second_request_is_not_the_rest_of_its_first() {
     first.wait().assert_success();
     second.assert_success();
     versions[1].assert_bytes(&second.stdout);
+}
+
+/// The peer that makes the only transfer reads on for the others when its own reader goes away.
+#[test]
+fn a_transfer_outlives_the_reader_that_began_it() {
+    // The smaller memory holds a third of the content.
+    for (seed, memory, length) in [
+        (360, "256MiB", Length::Declared),
+        (370, "8MiB", Length::Declared),
+        (380, "256MiB", Length::Chunked),
+    ] {
+        let versions = versions(seed);
+        let script = Script {
+            validator: Validator::None,
+            length,
+            ..Script::default()
+        };
+        let origin = origin(&versions, script);
+        let supernode = Supernode::start();
+        let daemon = Dfdaemon::start(&supernode, &["--memory", memory]);
+        // It takes a megabyte and no more.
+        let mut first = Dfget::through(&daemon, origin.url())
+            .args(["-o", "-"])
+            .start_piped();
+        let mut pipe = first.take_stdout();
+        pipe.read_exact(&mut vec![0; MIB]).unwrap();
+        let mut peers = Peers::new();
+        peers.start(2, &origin.url(), &supernode);
+        peers.wait_for_bytes(0..2, 3 * MIB as u64);
+        first.signal(Signal::Kill);
+        peers.assert_complete(0..2, &versions[0]);
+        assert_eq!(origin.asked().len(), 1, "{:?}", origin.asked());
+        // Nobody needs it any more.
+        until("the end of the transfer", || {
+            (origin.sending() == 0).then_some(())
+        });
+    }
+}
+
+/// A transfer that nobody needs ends with the last reader of it.
+#[test]
+fn a_transfer_that_nobody_needs_is_not_read_on() {
+    let versions = versions(390);
+    let script = Script {
+        validator: Validator::None,
+        ..Script::default()
+    };
+    let origin = origin(&versions, script);
+    let supernode = Supernode::start();
+    let daemon = Dfdaemon::start(&supernode, &[]);
+    let mut first = Dfget::through(&daemon, origin.url())
+        .args(["-o", "-"])
+        .start_piped();
+    let mut pipe = first.take_stdout();
+    pipe.read_exact(&mut vec![0; MIB]).unwrap();
+    first.signal(Signal::Kill);
+    until("the end of the transfer", || {
+        (origin.sending() == 0).then_some(())
+    });
+    assert!(origin.sent() < LEN as u64, "it was read to its end");
 }

@@ -117,11 +117,16 @@ impl Node {
         if owed.say(Learned::Unchanged {
             task,
             meta: meta.clone(),
-        }) && let Ok(Ok(Answer::Known(known))) =
-            tokio::time::timeout(self.answer_timeout(), told).await
-        {
-            let content = self.attach(known.task, known.meta, request, opened, true)?;
-            return Ok(Some(content));
+        }) {
+            match tokio::time::timeout(self.answer_timeout(), told).await {
+                Ok(Ok(Answer::Known(known))) => {
+                    let content = self.attach(known.task, known.meta, request, opened, true)?;
+                    return Ok(Some(content));
+                }
+                // Nobody can read it to its end any more.
+                Ok(Ok(Answer::Learn { .. })) => return Ok(None),
+                _ => {}
+            }
         }
         if self.inner.ports.tasks.get(&task).is_none() {
             return Ok(None);
@@ -165,6 +170,10 @@ impl Node {
         }
         if named.is_some() {
             response.body.named_by_digest();
+        }
+        if meta.generation == Generation::Transfer {
+            let first = handle.pieces.geometry().piece_at(response.start);
+            handle.transfer_is_at(first);
         }
         let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
         shelf.put(key, task, meta.clone(), serial, now);

@@ -1,0 +1,142 @@
+//! Reading on for others. Content that all comes from one transfer ends for everybody when the peer
+//! that makes the transfer stops it. Where that peer has no reader of its own left and children still
+//! follow the task, a window without a reader moves on instead, as the children take the pieces: what
+//! none of them has had stays in memory, and the transfer waits when there is no room for more.
+//!
+//! Nothing here reads or sends a byte, and nothing here is done for other content.
+
+use super::*;
+use crate::stream::Counted;
+
+/// The window without a reader.
+pub(super) struct Steward {
+    /// The first piece that must stay for a child.
+    next: PieceIndex,
+    /// Since when no child has followed the task.
+    unfollowed: Option<Instant>,
+    /// Its share of the memory: that of the last reader.
+    _counted: Arc<Counted>,
+}
+
+/// No reader has this number.
+const STEWARD: ReaderId = ReaderId(u64::MAX);
+
+impl Driver {
+    /// The last reader goes. If children need what only the transfer here can bring, its window stays.
+    pub(super) fn read_on_for_others(&mut self) {
+        let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
+        let Some(last) = self.readers.values().next() else {
+            return;
+        };
+        if !self.is_single() || !followed || self.runs.is_empty() || self.steward.is_some() {
+            return;
+        }
+        let counted = last.reader.place();
+        counted.count(true);
+        let front = PieceIndex::new(self.handle.front.load(Ordering::Relaxed));
+        let (held, _, _) = self.handle.pieces.follow();
+        let next = first_unserved(front, &held, &self.handle.served.lock());
+        tracing::debug!(task = ?self.handle.id, %next, "reading on for others");
+        self.steward = Some(Steward {
+            next,
+            unfollowed: None,
+            _counted: counted,
+        });
+        self.feed(Event::ReaderOpened {
+            reader: STEWARD,
+            first: next,
+            end: None,
+        });
+    }
+
+    /// Moves the window on as children take what is there; ends it with the transfer, or when no child
+    /// has followed the task for as long as children keep links that they do not use.
+    pub(super) fn follow_others(&mut self) {
+        let Some(steward) = &mut self.steward else {
+            return;
+        };
+        let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
+        let now = Instant::now();
+        steward.unfollowed = (!followed).then(|| steward.unfollowed.unwrap_or(now));
+        let unneeded = steward
+            .unfollowed
+            .is_some_and(|since| now.duration_since(since) >= UNREAD);
+        if self.runs.is_empty() || unneeded {
+            self.steward = None;
+            self.feed(Event::ReaderClosed { reader: STEWARD });
+            return;
+        }
+        let before = steward.next;
+        let windows = self.picker.snapshot().windows;
+        let own = windows.iter().find(|window| window.0 == STEWARD);
+        let edge = own.map_or(before, |window| PieceIndex::new(window.1.get() + window.2));
+        let awaited = self.handle.awaited.lock().keys().next().copied();
+        let next = next_for_others(before, edge, &self.handle.served.lock(), awaited);
+        if next > before {
+            if let Some(steward) = &mut self.steward {
+                steward.next = next;
+            }
+            self.feed(Event::ReaderTook {
+                reader: STEWARD,
+                next,
+            });
+        }
+    }
+}
+
+/// The first of the pieces before `front` from which on all are held and none was sent to a child.
+fn first_unserved(front: PieceIndex, held: &PieceSet, served: &PieceSet) -> PieceIndex {
+    let before = (0..front.get()).rev().map(PieceIndex::new);
+    let unserved = before.take_while(|&piece| held.contains(piece) && !served.contains(piece));
+    unserved.last().unwrap_or(front)
+}
+
+/// Where a window goes on that began at `before` and ends at `edge`: after what children have had. Where
+/// nobody takes the first of its pieces, though somebody waits for one beyond all of them, nobody will.
+fn next_for_others(
+    before: PieceIndex,
+    edge: PieceIndex,
+    served: &PieceSet,
+    awaited: Option<PieceIndex>,
+) -> PieceIndex {
+    let next = served.first_gap(before);
+    match awaited {
+        Some(piece) if next == before && piece >= edge => piece,
+        _ => next,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(piece: u32) -> PieceIndex {
+        PieceIndex::new(piece)
+    }
+
+    fn set(pieces: impl IntoIterator<Item = u32>) -> PieceSet {
+        let mut set = PieceSet::new();
+        for piece in pieces {
+            set.insert(p(piece));
+        }
+        set
+    }
+
+    #[test]
+    fn what_no_child_has_had_stays() {
+        assert_eq!(first_unserved(p(6), &set(2..6), &set(0..4)), p(4));
+        assert_eq!(first_unserved(p(6), &set(2..6), &set([])), p(2));
+        assert_eq!(first_unserved(p(6), &set(2..6), &set(0..6)), p(6));
+        assert_eq!(first_unserved(p(0), &set([]), &set([])), p(0));
+    }
+
+    #[test]
+    fn a_window_follows_what_children_take_and_passes_what_none_wants() {
+        let served = set([0, 1, 3]);
+        assert_eq!(next_for_others(p(0), p(4), &served, None), p(2));
+        assert_eq!(next_for_others(p(2), p(6), &served, Some(p(5))), p(2));
+        assert_eq!(next_for_others(p(2), p(6), &served, Some(p(6))), p(6));
+        // It moves first, and may come to the piece that way.
+        assert_eq!(next_for_others(p(0), p(4), &served, Some(p(6))), p(2));
+    }
+}
