@@ -144,6 +144,9 @@ pub(crate) struct Following(Arc<TaskHandle>);
 impl Following {
     pub fn new(task: &Arc<TaskHandle>) -> Self {
         task.followers.fetch_add(1, Ordering::Relaxed);
+        if task.is_single() {
+            task.readers.changed.notify_one();
+        }
         Self(task.clone())
     }
 }

@@ -62,9 +62,7 @@ impl Driver {
             .copied()
             .filter(|id| !now.contains_key(id))
             .collect();
-        if now.is_empty() {
-            self.read_on_for_others();
-        }
+        self.read_on_for_others(&now);
         for id in gone {
             self.readers.remove(&id);
             self.feed(Event::ReaderClosed {

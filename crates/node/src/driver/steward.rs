@@ -22,13 +22,19 @@ pub(super) struct Steward {
 const STEWARD: ReaderId = ReaderId(u64::MAX);
 
 impl Driver {
-    /// The last reader goes. If children need what only the transfer here can bring, its window stays.
-    pub(super) fn read_on_for_others(&mut self) {
+    /// These are the readers that there are now. If none of them reads to the end, and children follow
+    /// what only the transfer here can bring, a window without a reader is opened for them.
+    pub(super) fn read_on_for_others(&mut self, now: &BTreeMap<u64, Arc<Reader>>) {
+        if self.runs.is_empty() || self.steward.is_some() || !self.is_single() {
+            return;
+        }
+        let geometry = self.handle.pieces.geometry();
+        let to_the_end = |reader: &Arc<Reader>| reader.end.is_none_or(|end| !geometry.has(end));
         let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
         let Some(last) = self.readers.values().next() else {
             return;
         };
-        if !self.is_single() || !followed || self.runs.is_empty() || self.steward.is_some() {
+        if !followed || now.values().any(to_the_end) {
             return;
         }
         let counted = last.reader.place();

@@ -10,6 +10,11 @@ impl Driver {
         match message {
             ToPeer::Parents { parents, .. } => self.set_parents(parents),
             ToPeer::Digests { digests, .. } => self.vouch(digests),
+            // It was given up before the supernode knew whose it was, so that nobody has heard of that.
+            ToPeer::Lease { .. } if self.is_single() && self.handle.is_broken() => {
+                self.assumed = None;
+                self.give_transfer_up();
+            }
             ToPeer::Lease { first, end, .. } => {
                 self.feed(Event::LeaseGranted { first, end });
                 if let Some(assumed) = self.assumed.take() {

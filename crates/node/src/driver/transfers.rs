@@ -53,7 +53,7 @@ impl Driver {
     }
 
     /// The transfer that all of the content must come from is over before its end.
-    fn give_transfer_up(&mut self) {
+    pub(super) fn give_transfer_up(&mut self) {
         self.handle.broken.store(true, Ordering::Relaxed);
         let (task, first, end) = (self.handle.id, PieceIndex::new(0), None);
         self.say(FromPeer::ReturnLease { task, first, end });

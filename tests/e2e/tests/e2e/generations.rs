@@ -198,3 +198,25 @@ fn a_transfer_that_nobody_needs_is_not_read_on() {
     });
     assert!(origin.sent() < LEN as u64, "it was read to its end");
 }
+
+/// A reader of a part leaves before the supernode knows of the transfer: whoever comes next is not sent to
+/// what will never go on.
+#[test]
+fn a_transfer_that_was_over_at_once_keeps_nobody_waiting() {
+    let content = Content::new(400, MIB + MIB / 4);
+    let script = Script {
+        validator: Validator::None,
+        ..Script::default()
+    };
+    let origin = Origin::start(&content, script);
+    let supernode = Supernode::start();
+    let daemon = Dfdaemon::start(&supernode, &[]);
+    let mut peers = Peers::new();
+    for number in 0..5 {
+        let url = format!("{}?{number}", origin.url());
+        let part = daemon.get(&url, &[("Range", "bytes=64-8255")]);
+        assert_eq!(part.body, content.bytes()[64..8256]);
+        peers.start(1, &url, &supernode);
+    }
+    peers.assert_complete(0..5, &content);
+}
