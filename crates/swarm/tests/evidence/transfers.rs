@@ -134,9 +134,12 @@ proptest! {
     }
 }
 
+/// A member, and the pieces that it holds.
+type Holder = (u8, Range<u32>);
+
 /// A supernode that lost its memory, and members that come back to it with the pieces that each holds.
 /// One may still have the transfer, and fetches on.
-fn came_back(members: &[(u8, Range<u32>)], fetches: Option<u8>) -> Lab {
+fn came_back(members: &[Holder], fetches: Option<u8>) -> Lab {
     let mut lab = Lab::new(Config::default());
     for (peer, held) in members {
         lab.connect(*peer);
@@ -156,7 +159,7 @@ fn learns(told: &[ToPeer]) -> bool {
 /// the members no more than to others, however fresh its members say it is.
 #[test]
 fn after_a_restart_one_transfers_content_is_offered_only_where_all_of_it_can_be_had() {
-    let cases: [(&[(u8, Range<u32>)], Option<u8>, bool); 6] = [
+    let cases: [(&[Holder], Option<u8>, bool); 6] = [
         (&[(1, 0..7)], None, false),
         (&[(1, 0..8)], None, true),
         (&[(1, 0..4), (2, 4..8)], None, true),
