@@ -309,7 +309,7 @@ impl Driver {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
-                () = self.handle.readers.changed.notified() => self.sync_readers(),
+                () = self.handle.readers.changed.notified() => self.readers_changed(),
                 () = others => {}
                 change = self.news.recv() => self.change(change),
                 Ok(()) = self.ports.readers.changed() => self.sync_share(),

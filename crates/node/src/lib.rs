@@ -47,5 +47,6 @@ pub use node::{Content, ContentRequest, Kept, Node, NodeConfig, Opened, Range, S
 pub use pantala_store::Eviction;
 pub use prefetch::Prefetch;
 pub use rates::RateLimits;
+pub use readers::Pause;
 pub use seats::{InUse, Seat, Seats};
 pub use stream::StreamIo;

@@ -279,6 +279,11 @@ impl Node {
         budget.charge_ahead(bytes).map(Kept)
     }
 
+    /// A client's answer keeps no piece any more that it kept: whoever waits for memory looks for it again.
+    pub fn let_go(&self) {
+        self.inner.ports.store.budget().nudge();
+    }
+
     /// What memory is used for.
     pub fn memory(&self) -> StoreStats {
         self.inner.ports.store.stats()

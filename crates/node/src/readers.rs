@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use url::Url;
 
-use crate::stream::Counted;
+use crate::{stream::Counted, task::TaskHandle};
 
 /// Where a reader would get the content without us: its URL and its own headers. Never leaves this
 /// process but to that origin.
@@ -46,10 +46,19 @@ pub(crate) struct Reader {
     rest: Mutex<Rest>,
 }
 
+/// The way to say of a stream that whoever its bytes are handed on to takes none of them.
+#[derive(Clone)]
+pub struct Pause {
+    task: Weak<TaskHandle>,
+    reader: Arc<Reader>,
+}
+
 /// Whether a reader takes what is there.
 struct Rest {
     /// When its stream was last asked for bytes, or went on waiting for them.
     asked: Instant,
+    /// What was handed over since is not taken either.
+    stands_still: bool,
     rests: bool,
 }
 
@@ -85,6 +94,7 @@ impl Readers {
             counted,
             rest: Mutex::new(Rest {
                 asked: Instant::now(),
+                stands_still: false,
                 rests: false,
             }),
         });
@@ -104,6 +114,7 @@ impl Readers {
         let rested = {
             let mut rest = reader.rest.lock();
             rest.asked = Instant::now();
+            rest.stands_still = false;
             std::mem::take(&mut rest.rests)
         };
         if rested {
@@ -155,6 +166,11 @@ impl Reader {
         self.counted.clone()
     }
 
+    /// Whether it is known to take nothing of what it was handed.
+    pub fn stands_still(&self) -> bool {
+        self.rest.lock().stands_still
+    }
+
     /// Whether it takes nothing of what is there.
     pub fn rests(&self) -> bool {
         self.rest.lock().rests
@@ -168,6 +184,30 @@ impl Reader {
 
     pub fn failure(&self) -> Option<&Error> {
         self.failure.get()
+    }
+}
+
+impl Pause {
+    pub(crate) fn new(task: &Arc<TaskHandle>, reader: Arc<Reader>) -> Self {
+        let task = Arc::downgrade(task);
+        Self { task, reader }
+    }
+
+    /// What is kept for the reader may serve others as soon as they need it, until it asks for more.
+    pub fn stands_still(&self) {
+        let Some(task) = self.task.upgrade() else {
+            return;
+        };
+        let known = std::mem::replace(&mut self.reader.rest.lock().stands_still, true);
+        if !known {
+            task.readers.changed.notify_one();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pause").field(&self.reader).finish()
     }
 }
 

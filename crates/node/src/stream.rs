@@ -18,7 +18,7 @@ use crate::{
     limiter::Limits,
     metrics::{Level, Metrics},
     rates,
-    readers::Reader,
+    readers::{Pause, Reader},
     task::{Command, TaskHandle},
 };
 
@@ -239,6 +239,11 @@ impl StreamIo {
             Ok(None) | Err(_) => self.over = true,
         }
         result
+    }
+
+    /// The way to say that the reader takes nothing of what it was handed.
+    pub fn pause(&self) -> Pause {
+        Pause::new(&self.task, self.reader.clone())
     }
 
     /// The stream as a [`Stream`] of blocks; it ends after the first error.

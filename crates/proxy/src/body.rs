@@ -10,9 +10,12 @@ use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pantala_core::{Error, Kind, Result, Who};
-use pantala_node::{Claim, InUse};
+use pantala_node::InUse;
 
-use crate::{connection::Abort, outlet::Gate};
+use crate::{
+    connection::Abort,
+    outlet::{Gate, Keeps},
+};
 
 /// Content bytes in order. An error is never followed by anything, and never by the end.
 pub(crate) type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -55,8 +58,8 @@ pub(crate) struct ContentBody {
     left: Option<u64>,
     /// What follows the last byte.
     trailers: Option<Trailers>,
-    /// It is for one client alone: what is read ahead for it cannot serve others, and may be asked back.
-    alone: Option<Claim>,
+    /// What it keeps while its client stands still.
+    keeps: Keeps,
 }
 
 /// How a body's end, or its failure, is told in trailers.
@@ -69,13 +72,13 @@ impl ContentBody {
             rest,
             left,
             trailers: None,
-            alone: None,
+            keeps: Keeps::Nothing,
         }
     }
 
-    /// It is for one client alone, and takes a place that others may need.
-    pub fn alone(mut self, claim: Claim) -> Self {
-        self.alone = Some(claim);
+    /// It keeps this while its client stands still.
+    pub fn keeping(mut self, keeps: Keeps) -> Self {
+        self.keeps = keeps;
         self
     }
 
@@ -129,9 +132,9 @@ impl ReplyBody {
 
     /// Comes through this gate, on a connection that is in use meanwhile.
     pub fn behind(&mut self, gate: Gate, in_use: InUse) {
-        gate.set_claim(match &self.source {
-            Source::Content(body) => body.alone.clone(),
-            _ => None,
+        gate.set_answer(match &self.source {
+            Source::Content(body) => body.keeps.clone(),
+            _ => Keeps::Nothing,
         });
         self.gate = Some(gate);
         self.in_use = Some(in_use);

@@ -16,6 +16,7 @@ use crate::{
     conditions,
     forward::{asker, pass},
     headers::drop_hop_by_hop,
+    outlet::Keeps,
     range,
     reply::{self, Reply},
     rules::Way,
@@ -328,8 +329,10 @@ fn reply_with(asked: &HeaderMap, ranged: bool, content: Content, first: Option<B
         let part = range::content_range(start, end, total);
         reply.headers_mut().insert(header::CONTENT_RANGE, part);
     }
+    let keeps = Keeps::Pieces(stream.pause());
     let rest: Blocks = Box::pin(stream.into_stream());
-    *reply.body_mut() = ContentBody::new(first, rest, length).into();
+    let body = ContentBody::new(first, rest, length).keeping(keeps);
+    *reply.body_mut() = body.into();
     reply
 }
 
@@ -385,9 +388,9 @@ fn relay(direct: Direct) -> Reply {
             range::content_range(start, end, total),
         );
     }
-    let claim = stream.claim();
+    let keeps = Keeps::Place(stream.claim());
     let rest: Blocks = Box::pin(stream.into_stream());
-    let body = ContentBody::new(None, rest, length).alone(claim);
+    let body = ContentBody::new(None, rest, length).keeping(keeps);
     let mut reply = Response::new(body.into());
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use pantala_node::{Claim, Kept};
+use pantala_node::{Claim, Kept, Pause};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -42,9 +42,19 @@ pub(crate) struct Gate(Arc<State>);
 #[derive(Default)]
 struct State {
     closed: AtomicBool,
-    /// An answer that is for this client alone keeps a place that others may need while it is not taken.
-    claim: Mutex<Option<Claim>>,
+    answer: Mutex<Keeps>,
     waiting: AtomicWaker,
+}
+
+/// What an answer keeps while it is not taken, though others may need it.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Keeps {
+    #[default]
+    Nothing,
+    /// Pieces of shared content.
+    Pieces(Pause),
+    /// A place among the answers that are for one client alone.
+    Place(Claim),
 }
 
 impl Gate {
@@ -60,9 +70,24 @@ impl Gate {
         }
     }
 
-    /// What may be asked back of the answer that comes, where that is for this client alone.
-    pub fn set_claim(&self, claim: Option<Claim>) {
-        *self.0.claim.lock() = claim;
+    /// What the answer that comes keeps.
+    pub fn set_answer(&self, keeps: Keeps) {
+        *self.0.answer.lock() = keeps;
+    }
+
+    /// The client takes nothing.
+    fn stands_still(&self) {
+        if let Keeps::Pieces(pause) = &*self.0.answer.lock() {
+            pause.stands_still();
+        }
+    }
+
+    /// Whether another client waits for what the answer keeps and only its end gives back.
+    fn is_taken_back(&self) -> bool {
+        match &*self.0.answer.lock() {
+            Keeps::Place(claim) => claim.takes_back(),
+            Keeps::Nothing | Keeps::Pieces(_) => false,
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -85,6 +110,8 @@ pub(crate) struct Outlet<S> {
     gate: Gate,
     context: Arc<server::Context>,
     copied: Option<Copied>,
+    /// What the copied bytes were taken from has not been let go of yet, as far as is known.
+    lets_go: bool,
     /// Since when the client has taken nothing.
     still: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -104,6 +131,7 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
             gate,
             context,
             copied: None,
+            lets_go: false,
             still: None,
             timer: Box::pin(sleep(Duration::ZERO)),
         }
@@ -111,6 +139,10 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
 
     /// Writes what was copied.
     fn poll_copied(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has seen that all was written, and dropped it.
+        if std::mem::take(&mut self.lets_go) {
+            self.context.node.let_go();
+        }
         while let Some(copied) = &mut self.copied {
             let left = &copied.bytes[copied.taken..];
             match Pin::new(&mut self.stream).poll_write(context, left) {
@@ -145,6 +177,7 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
             }
         };
         ready!(self.timer.as_mut().poll(context));
+        self.gate.stands_still();
         let now = Instant::now();
         let stood = now - since;
         if stood >= limit || (stood >= limit / PRESSED && self.is_needed()) {
@@ -162,9 +195,7 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
 
     /// Whether this client has to make room for one that waits.
     fn is_needed(&self) -> bool {
-        let claim = self.gate.0.claim.lock().clone();
-        let place = claim.is_some_and(|claim| claim.takes_back());
-        place || self.context.connections.takes_back()
+        self.gate.is_taken_back() || self.context.connections.takes_back()
     }
 
     /// Copies what the client does not take; `None` when there is no memory even for that.
@@ -180,6 +211,7 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
             taken: 0,
             _memory: memory,
         });
+        self.lets_go = true;
         self.gate.close();
         Some(len)
     }

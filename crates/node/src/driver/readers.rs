@@ -108,14 +108,32 @@ impl Driver {
         });
     }
 
-    /// Lets readers rest that have taken nothing for a while of what is there for them.
+    pub(super) fn readers_changed(&mut self) {
+        self.sync_readers();
+        if self.is_pressed() {
+            self.let_rest(Instant::now());
+        }
+    }
+
+    /// Whether anybody waits for memory.
+    fn is_pressed(&self) -> bool {
+        self.ports.store.budget().waiting() > 0
+    }
+
+    /// Lets readers rest that have taken nothing for a while of what is there for them, or, while others
+    /// wait for memory, whose clients are known to stand still.
     fn let_rest(&mut self, now: Instant) {
+        let pressed = self.is_pressed();
         let pieces = &self.handle.pieces;
         let mut rested = false;
         for told in self.readers.values().filter(|told| !told.rests) {
             let next = told.reader.next();
             let has_bytes = || matches!(pieces.slot(next), Slot::Held(_));
-            rested |= told.reader.rest_unless_asked_since(now - REST, has_bytes);
+            let since = match pressed && told.reader.stands_still() {
+                true => now,
+                false => now - REST,
+            };
+            rested |= told.reader.rest_unless_asked_since(since, has_bytes);
         }
         if rested {
             self.sync_readers();
@@ -148,7 +166,7 @@ impl Driver {
         self.redial(now);
         self.give_up_links(now);
         self.follow_others();
-        if now >= self.rest_at {
+        if now >= self.rest_at || self.is_pressed() {
             self.rest_at = now + REST / 2;
             self.let_rest(now);
         }

@@ -17,6 +17,7 @@ use crate::{
     content::{self, Begun},
     guard::Pages,
     headers::list,
+    outlet::Keeps,
     range,
     reply::{self, Reply},
     server::{Client, Context},
@@ -80,34 +81,32 @@ async fn stream(context: &Context, request: Request<Incoming>) -> Result<Reply> 
     let wanted: StreamRequest = serde_json::from_slice(&body.to_bytes())
         .map_err(|error| bad(format!("cannot read the request: {error}")))?;
     let wanted = content_request(context, &wanted)?;
-    let mut claim = None;
-    let (meta, task, start, end, first, rest): (_, _, _, _, _, Blocks) =
+    let (meta, task, start, end, first, rest, keeps): (_, _, _, _, _, Blocks, _) =
         match content::begin_part(&context.node, &wanted)
             .await
             .map_err(|refused| refused.error)?
         {
             Begun::Content(content, first) => {
                 let content = *content;
+                let keeps = Keeps::Pieces(content.stream.pause());
                 let rest = Box::pin(content.stream.into_stream());
                 let task = Some(content.task);
-                (content.meta, task, content.start, content.end, first, rest)
+                let (start, end) = (content.start, content.end);
+                (content.meta, task, start, end, first, rest, keeps)
             }
             Begun::Direct(direct) => {
                 let meta = direct.meta().clone();
                 let stream = direct.wanted()?;
                 let (start, end) = stream.bounds();
-                claim = Some(stream.claim());
+                let keeps = Keeps::Place(stream.claim());
                 let rest = Box::pin(stream.into_stream());
-                (meta, None, start, end, None, rest)
+                (meta, None, start, end, None, rest, keeps)
             }
         };
     // The content may end before the range does.
     let end = end.filter(|_| meta.length.is_some());
     let length = end.map(|end| end.saturating_sub(start));
-    let mut body = ContentBody::new(first, rest, length);
-    if let Some(claim) = claim {
-        body = body.alone(claim);
-    }
+    let mut body = ContentBody::new(first, rest, length).keeping(keeps);
     if trailers {
         body = body.with_trailers(last_words);
     }
