@@ -70,6 +70,13 @@ class Site:
         write_random(self.files / name, size, self.bench.seed)
         return name
 
+    def sparse(self, size: int) -> str:
+        """The URL of a new file without a byte written: it takes no memory, whatever its length."""
+        name = f"sparse-{next(self._names)}.bin"
+        with (self.files / name).open("wb") as out:
+            out.truncate(size)
+        return self.url(name)
+
     def alias(self, name: str) -> str:
         """Another URL for the same bytes: other content as far as a cache can know, and cold again."""
         other = f"alias-{next(self._names)}.bin"
