@@ -7,7 +7,7 @@ use pantala_core::{
 use pantala_window::{Action, AttemptId, Event, ParentId, RunId};
 
 use crate::{
-    queue::{Flow, Happening, Index, Nanos, time},
+    queue::{Happening, Index, Nanos, time},
     seat::{Request, Run},
     world::World,
 };
@@ -87,8 +87,9 @@ impl World {
                 attempt,
                 piece,
                 parent,
+                urgency,
                 ..
-            } => self.fetch(s, attempt, piece, parent),
+            } => self.fetch(s, attempt, piece, parent, urgency),
             Action::Cancel { attempt, piece } => self.cancel(s, attempt, piece),
             Action::OpenRun {
                 run,
@@ -99,7 +100,7 @@ impl World {
             Action::ExtendRun { run, until } => {
                 if let Some(&at) = self.seats[s as usize].runs.get(run) {
                     self.runs[at as usize].until = until;
-                    self.kick(Flow::Run(at));
+                    self.kick(self.runs[at as usize].conn);
                 }
             }
             Action::StopRun { run } => {
@@ -150,7 +151,14 @@ impl World {
         self.hosts[host as usize].cache.pin(task, piece, pinned);
     }
 
-    fn fetch(&mut self, s: Index, attempt: AttemptId, piece: PieceIndex, parent: ParentId) {
+    fn fetch(
+        &mut self,
+        s: Index,
+        attempt: AttemptId,
+        piece: PieceIndex,
+        parent: ParentId,
+        urgency: u32,
+    ) {
         let at = parent.0 as Index;
         let size = self.geometry(s).size(piece) as u32;
         let link = &self.links[at as usize];
@@ -173,7 +181,7 @@ impl World {
         };
         seat.attempts.insert(attempt, request);
         let progress = !std::mem::replace(&mut seat.progress_due, true);
-        let (asked, host, latency) = (seat.attempts.len(), seat.host, link.latency);
+        let (asked, host, conn) = (seat.attempts.len(), seat.host, link.conn);
         let report = &mut self.visits[self.hosts[host as usize].visit as usize].report;
         if asked > report.asked_most {
             // A piece may be asked for twice.
@@ -186,13 +194,15 @@ impl World {
         if progress {
             self.after(PROGRESS, Happening::Progress { seat: s });
         }
-        self.after(
-            latency,
+        let arrives = self.back(conn);
+        self.queue.push(
+            arrives,
             Happening::Want {
                 link: at,
                 piece,
                 attempt,
                 from,
+                urgency,
             },
         );
     }
@@ -205,9 +215,9 @@ impl World {
         }
         if let Some(request) = self.seats[s as usize].attempts.remove(attempt) {
             let link = request.link;
-            let latency = self.links[link as usize].latency;
-            self.after(
-                latency,
+            let arrives = self.back(self.links[link as usize].conn);
+            self.queue.push(
+                arrives,
                 Happening::Unwant {
                     link,
                     piece,
@@ -226,32 +236,49 @@ impl World {
         goal: Option<PieceIndex>,
     ) {
         let host = self.seats[s as usize].host;
-        let origin = self.scenario.origin_zone as u32;
-        let latency = self.pipes.latency(origin, self.hosts[host as usize].zone);
+        let conn = self.connect(None, host);
         let at = self.runs.len() as Index;
+        self.conns[conn as usize].run = Some(at);
         self.runs.push(Run {
             seat: s,
             id,
-            latency,
-            window: self.window(origin, self.origin.pace, host),
+            conn,
             open: false,
             piece: first,
             sent: 0,
             until,
             goal,
             burst: (0, 0),
-            flying: 0,
-            queued: false,
         });
         self.seats[s as usize].runs.insert(id, at);
-        self.after(latency, Happening::RunOpen { run: at });
+        let wait = self.request(s, conn);
+        self.after(wait, Happening::RunOpen { run: at });
+    }
+
+    /// How long a request to the origin takes to get there. The transfer that brought what is known of the content goes on
+    /// as the first; every other has a connection of its own.
+    fn request(&mut self, s: Index, conn: Index) -> Nanos {
+        let (latency, host) = {
+            let conn = &self.conns[conn as usize];
+            (conn.latency, conn.receiver)
+        };
+        let learned = std::mem::take(&mut self.seats[s as usize].learned);
+        if self.scenario.network.congestion.is_none() {
+            return latency;
+        }
+        if learned {
+            return 0;
+        }
+        let there = self.message(Some(host), None, latency);
+        there + self.message(None, Some(host), latency) + self.message(Some(host), None, latency)
     }
 
     pub(crate) fn run_open(&mut self, at: Index) {
         let run = &mut self.runs[at as usize];
         let seat = &self.seats[run.seat as usize];
         run.open = seat.runs.get(run.id) == Some(&at);
-        self.kick(Flow::Run(at));
+        let conn = run.conn;
+        self.kick(conn);
     }
 
     /// The picker hears how far its requests are.

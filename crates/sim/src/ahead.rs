@@ -5,7 +5,7 @@
 //! changes anything.
 
 use crate::{
-    queue::{Flow, Happening, Index},
+    queue::{Happening, Index},
     seat::Seat,
     world::World,
 };
@@ -67,6 +67,9 @@ fn about(what: &Happening) -> About {
 impl World {
     /// To be called before each happening.
     pub(crate) fn look_ahead(&self) {
+        if let Some(what) = self.queue.ahead(5 * STEP) {
+            self.bring_sender(what);
+        }
         if let Some(what) = self.queue.ahead(4 * STEP) {
             self.bring_first(what);
         }
@@ -81,10 +84,30 @@ impl World {
         }
     }
 
+    /// Whoever sends next, which is one step further off than all else: its connection leads to what it sends.
+    fn bring_sender(&self, what: &Happening) {
+        if let Happening::Sent { host: Some(host) } = what {
+            bring_all(&self.hosts[*host as usize]);
+        }
+    }
+
+    /// What an uplink will send on next.
+    fn next_conn_of(&self, host: Index) -> Option<Index> {
+        self.hosts[host as usize].up.ring.front().copied()
+    }
+
     /// The thing that it is about.
     fn bring_first(&self, what: &Happening) {
         match about(what) {
-            About::Host(host) => bring_all(&self.hosts[host as usize]),
+            About::Host(host) => match what {
+                Happening::Sent { .. } => {
+                    let ring = &self.hosts[host as usize].up.ring;
+                    ring.iter()
+                        .take(1)
+                        .for_each(|next| bring(std::ptr::from_ref(next).cast()));
+                }
+                _ => bring_all(&self.hosts[host as usize]),
+            },
             About::Child(link) | About::Parent(link) => bring_all(&self.links[link as usize]),
             About::Seat(seat) => bring_all(&self.seats[seat as usize]),
             About::Nothing => {}
@@ -102,8 +125,8 @@ impl World {
             About::Host(host) => {
                 let host = &self.hosts[host as usize];
                 bring(host.seats.as_ptr().cast());
-                if let Some(next) = host.up.ring.front() {
-                    bring(std::ptr::from_ref(next).cast());
+                if let (Happening::Sent { .. }, Some(&next)) = (what, host.up.ring.front()) {
+                    bring_all(&self.conns[next as usize]);
                 }
             }
             About::Child(link) => {
@@ -112,6 +135,7 @@ impl World {
                 bring_all(&self.hosts[link.sender as usize]);
                 bring_all(&self.hosts[link.receiver as usize]);
                 bring_all(&self.seats[link.parent as usize]);
+                bring_all(&self.conns[link.conn as usize]);
             }
             About::Parent(link) => {
                 let link = &self.links[link as usize];
@@ -126,12 +150,11 @@ impl World {
     fn bring_third(&self, what: &Happening) {
         match about(what) {
             About::Host(host) => {
-                let host = &self.hosts[host as usize];
-                if let (Happening::Sent { .. }, Some(Flow::Link(link))) =
-                    (what, host.up.ring.front())
-                {
-                    bring_all(&self.links[*link as usize]);
+                if let (Happening::Sent { .. }, Some(conn)) = (what, self.next_conn_of(host)) {
+                    let line = &self.conns[conn as usize].line;
+                    bring(line.as_ptr().cast());
                 }
+                let host = &self.hosts[host as usize];
                 if let Some((_, seat)) = host.seats.first() {
                     bring_all(&self.seats[*seat as usize]);
                 }
@@ -161,17 +184,14 @@ impl World {
     fn bring_fourth(&self, what: &Happening) {
         match about(what) {
             About::Host(host) => {
-                let host = &self.hosts[host as usize];
-                if let (Happening::Sent { .. }, Some(Flow::Link(link))) =
-                    (what, host.up.ring.front())
-                {
-                    let link = &self.links[*link as usize];
-                    link.wants.place().into_iter().for_each(bring);
-                    bring_all(&self.hosts[link.receiver as usize]);
-                    let seat = &self.seats[link.parent as usize];
-                    seat.flights.place().into_iter().for_each(bring);
-                    self.bring_held(seat);
+                if let (Happening::Sent { .. }, Some(conn)) = (what, self.next_conn_of(host)) {
+                    let conn = &self.conns[conn as usize];
+                    bring_all(&self.hosts[conn.receiver as usize]);
+                    if let Some(turn) = conn.line.first() {
+                        bring_all(&self.links[turn.link as usize]);
+                    }
                 }
+                let host = &self.hosts[host as usize];
                 if let (Happening::ToPeer { .. }, Some((_, seat))) = (what, host.seats.first()) {
                     self.bring_seat(&self.seats[*seat as usize]);
                 }

@@ -1,5 +1,7 @@
 //! Who comes when, and for what.
 
+use std::sync::Arc;
+
 use pantala_core::PeerId;
 use pantala_store::Keep;
 
@@ -47,13 +49,14 @@ impl World {
         at
     }
 
-    fn add_visit(&mut self, host: Index, tasks: (u32, u32), at: Nanos, extra: bool) {
+    fn add_visit(&mut self, host: Index, tasks: Arc<[u32]>, at: Nanos, extra: bool) {
         let visit = self.visits.len() as Index;
         let class = self.hosts[host as usize].class as usize;
         self.visits.push(Visit {
             host,
+            left: tasks.len() as u32,
+            next: 0,
             tasks,
-            left: tasks.1 - tasks.0,
             begun: false,
             extra,
             report: PeerReport {
@@ -79,14 +82,15 @@ impl World {
     }
 
     fn prepare_one_each(&mut self) {
-        let all = (0, self.tasks.len() as u32);
+        let all: Arc<[u32]> = (0..self.tasks.len() as u32).collect();
         let mut at = 0;
         for host in 0..self.hosts.len() as Index {
             let class = &self.scenario.classes[self.hosts[host as usize].class as usize];
             let delay = class.delay.as_nanos() as Nanos;
             // A microsecond apart: an order, and nobody's messages arrive before his own.
             let start = at + delay + Nanos::from(host) * 1000;
-            self.add_visit(host, all, start, false);
+            let tasks = class.order.clone().unwrap_or_else(|| all.clone());
+            self.add_visit(host, tasks, start, false);
             at += self.pause(host as usize);
         }
     }
@@ -103,23 +107,22 @@ impl World {
         for number in 0..count {
             let task = self.draw.among(&sums) as u32;
             let host = (self.draw.next() % self.hosts.len() as u64) as Index;
-            self.add_visit(host, (task, task + 1), at, false);
+            self.add_visit(host, Arc::new([task]), at, false);
             at += self.pause(number);
         }
     }
 
     /// A host's reader comes.
     pub(crate) fn arrive(&mut self, visit: Index) {
-        let (at, tasks) = (
-            self.visits[visit as usize].host,
-            self.visits[visit as usize].tasks,
-        );
+        let at = self.visits[visit as usize].host;
         let host = &mut self.hosts[at as usize];
         match host.state {
             State::Away => {
                 host.state = State::Alive;
                 if self.swarm.is_some() {
-                    self.after(self.latency, Happening::Connect { host: at });
+                    // A daemon has greeted before its reader comes: that never comes after what it asks.
+                    let soon = self.latency.min(self.to_supernode(at));
+                    self.after(soon, Happening::Connect { host: at });
                 }
                 self.will_depart(at);
             }
@@ -133,12 +136,27 @@ impl World {
         self.hosts[at as usize].visit = visit;
         self.visits[visit as usize].begun = true;
         self.visits[visit as usize].report.started = self.now as f64 / 1e9;
-        for task in tasks.0..tasks.1 {
-            self.tasks[task as usize].asked = true;
-            let seat = self.seat(at, task);
-            self.seats[seat as usize].opening.push(visit);
-            self.join(seat);
+        let tasks = self.visits[visit as usize].tasks.len();
+        for _ in 0..tasks.min(self.scenario.parallel) {
+            self.begin_next(visit);
         }
+    }
+
+    /// A reader asks for its next content.
+    pub(crate) fn begin_next(&mut self, visit: Index) {
+        let found = &mut self.visits[visit as usize];
+        let Some(&task) = found.tasks.get(found.next) else {
+            return;
+        };
+        found.next += 1;
+        let host = found.host;
+        if !self.hosts[host as usize].alive() {
+            return;
+        }
+        self.tasks[task as usize].asked = true;
+        let seat = self.seat(host, task);
+        self.seats[seat as usize].opening.push((visit, self.now));
+        self.join(seat);
     }
 
     /// A visit is over, one way or the other.
@@ -173,7 +191,7 @@ impl World {
         let replace = self.scenario.churn.is_some_and(|churn| churn.replace);
         if replace {
             let new = self.add_host(self.hosts[host as usize].class);
-            let tasks = (0, self.tasks.len() as u32);
+            let tasks = (0..self.tasks.len() as u32).collect();
             self.add_visit(new, tasks, self.now, true);
         }
     }

@@ -25,13 +25,23 @@ impl World {
         if self.hosts[host as usize].alive() {
             self.control_messages += 1;
             let message = Box::new(message);
-            let latency = self.to_supernode(host);
-            self.after(latency, Happening::ToSwarm { host, message });
+            let arrives = self.said(host);
+            self.queue
+                .push(arrives, Happening::ToSwarm { host, message });
         }
     }
 
+    /// When what a host says to the supernode now arrives there: not before what it said earlier.
+    fn said(&mut self, host: Index) -> Nanos {
+        let latency = self.to_supernode(host);
+        let arrives = self.now + self.message(Some(host), None, latency);
+        let said = &mut self.hosts[host as usize].said;
+        *said = arrives.max(*said);
+        *said
+    }
+
     /// One way between a host and the supernode, which is where the origin is.
-    fn to_supernode(&self, host: Index) -> Nanos {
+    pub(crate) fn to_supernode(&self, host: Index) -> Nanos {
         let zone = self.hosts[host as usize].zone;
         self.pipes.latency(self.scenario.origin_zone as u32, zone)
     }
@@ -46,7 +56,10 @@ impl World {
             let host = index_of_peer(output.to);
             let message = Box::new(output.message);
             let latency = self.to_supernode(host);
-            self.after(latency, Happening::ToPeer { host, message });
+            let arrives = self.now + self.message(None, Some(host), latency);
+            let heard = &mut self.hosts[host as usize].heard;
+            *heard = arrives.max(*heard);
+            self.queue.push(*heard, Happening::ToPeer { host, message });
         }
         if let Some(at) = swarm.next_wakeup() {
             let at = (at.as_micros() * 1000).max(self.now + 1000);
@@ -169,7 +182,13 @@ impl World {
             ToPeer::Learn { .. } => {
                 let zone = self.hosts[self.seats[s as usize].host as usize].zone;
                 let there = self.pipes.latency(self.scenario.origin_zone as u32, zone);
-                self.after(2 * there, Happening::Metadata { seat: s });
+                // Where connections are real one has to be made first.
+                let trips = match self.scenario.network.congestion {
+                    Some(_) => 4,
+                    None => 2,
+                };
+                self.seats[s as usize].learned = true;
+                self.after(trips * there, Happening::Metadata { seat: s });
             }
             ToPeer::Parents { parents, .. } => {
                 self.seats[s as usize].told = parents;
@@ -280,8 +299,9 @@ impl World {
             return;
         }
         if up {
-            let latency = self.to_supernode(host);
-            self.after(latency, Happening::Connect { host });
+            // Nothing that is said afterwards arrives before.
+            let arrives = self.said(host);
+            self.queue.push(arrives, Happening::Connect { host });
         }
         for at in 0..self.hosts[host as usize].seats.len() {
             let seat = self.hosts[host as usize].seats[at].1;

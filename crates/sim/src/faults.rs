@@ -1,7 +1,5 @@
 //! What goes wrong on purpose.
 
-use pantala_core::Flat;
-
 use crate::{
     host::State,
     queue::{Happening, Index},
@@ -116,7 +114,6 @@ impl World {
             }
             let links: Vec<Index> = self.seats[s as usize].parents.values().copied().collect();
             for link in links {
-                self.links[link as usize].wants = Flat::default();
                 self.cut(link);
             }
         }

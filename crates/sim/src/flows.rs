@@ -1,33 +1,28 @@
-//! How bytes move: uplinks take turns, blocks queue at downlinks.
-
-use pantala_core::PieceIndex;
+//! How bytes move where connections are ideal: uplinks take turns, blocks queue at downlinks, nothing ramps up and nothing
+//! is lost.
 
 use crate::{
     Turns,
+    conn::Ready,
     host::{State, Uplink},
-    queue::{Flow, Happening, Index, Nanos},
-    seat::Want,
+    queue::{Happening, Index, Nanos},
     world::World,
 };
 
 impl World {
-    /// A flow may have something to send now.
-    pub(crate) fn kick(&mut self, flow: Flow) {
-        let (sender, queued) = match flow {
-            Flow::Link(link) => {
-                let link = &mut self.links[link as usize];
-                (Some(link.sender), std::mem::replace(&mut link.queued, true))
-            }
-            Flow::Run(run) => {
-                let run = &mut self.runs[run as usize];
-                (None, std::mem::replace(&mut run.queued, true))
-            }
-        };
-        if queued {
+    /// A connection may have something to send now.
+    pub(crate) fn kick(&mut self, at: Index) {
+        let conn = &mut self.conns[at as usize];
+        if conn.socket.is_some() {
+            self.send_what_may(at);
             return;
         }
+        if std::mem::replace(&mut conn.queued, true) {
+            return;
+        }
+        let sender = conn.sender;
         let uplink = self.uplink(sender);
-        uplink.ring.push_back(flow);
+        uplink.ring.push_back(at);
         if !uplink.busy {
             self.send_next(sender);
         }
@@ -40,7 +35,7 @@ impl World {
         }
     }
 
-    fn uplink(&mut self, sender: Option<Index>) -> &mut Uplink {
+    pub(crate) fn uplink(&mut self, sender: Option<Index>) -> &mut Uplink {
         match sender {
             Some(host) => &mut self.hosts[host as usize].up,
             None => &mut self.origin,
@@ -57,29 +52,23 @@ impl World {
         if sender.is_some_and(|host| !self.hosts[host as usize].alive()) {
             return;
         }
-        while let Some(flow) = self.next_flow(sender) {
-            let sent = match flow {
-                Flow::Link(link) => self.send_block(link),
-                Flow::Run(run) => self.send_run_block(run),
+        while let Some(at) = self.next_conn(sender) {
+            let run = self.conns[at as usize].run;
+            let sent = match run {
+                None => self.send_block(at),
+                Some(run) => self.send_run_block(run),
             };
             // Where there is more it is its turn again when all others had theirs; else it is kicked
             // when more comes.
-            let more = sent
-                && match flow {
-                    Flow::Link(link) => self.ready(link).is_some(),
-                    Flow::Run(_) => true,
-                };
-            match flow {
-                Flow::Link(link) => self.links[link as usize].queued = more,
-                Flow::Run(run) => self.runs[run as usize].queued = more,
-            }
+            let more = sent && (run.is_some() || self.ready(at).is_some());
+            self.conns[at as usize].queued = more;
             if more {
                 let slots = match self.scenario.uplink {
                     Turns::Few(slots) if sender.is_some() => slots,
                     _ => usize::MAX,
                 };
                 let ring = &mut self.uplink(sender).ring;
-                ring.insert(ring.len().min(slots.saturating_sub(1)), flow);
+                ring.insert(ring.len().min(slots.saturating_sub(1)), at);
             }
             if sent {
                 return;
@@ -88,80 +77,56 @@ impl World {
     }
 
     /// Whose turn it is.
-    fn next_flow(&mut self, sender: Option<Index>) -> Option<Flow> {
-        if self.scenario.uplink != Turns::Urgent {
+    fn next_conn(&mut self, sender: Option<Index>) -> Option<Index> {
+        if self.scenario.uplink != Turns::Urgent || sender.is_none() {
             return self.uplink(sender).ring.pop_front();
         }
         let ring = &self.uplink_of(sender).ring;
-        let urgency = |&(_, flow): &(usize, &Flow)| match *flow {
-            Flow::Link(link) => self.urgency(link),
-            Flow::Run(_) => 0,
-        };
+        let urgency = |&(_, &at): &(usize, &Index)| self.urgency(at);
         let (at, _) = ring.iter().enumerate().min_by_key(urgency)?;
         self.uplink(sender).ring.remove(at)
     }
 
     /// How many pieces lie between a child's reader and what the child can get next.
     fn urgency(&self, at: Index) -> u32 {
-        let Some((piece, ..)) = self.ready(at) else {
+        let Some(Ready { link, piece, .. }) = self.ready(at) else {
             return u32::MAX;
         };
-        let child = &self.seats[self.links[at as usize].child as usize];
+        let child = &self.seats[self.links[link as usize].child as usize];
         let reader = child.readers.iter().map(|reader| reader.next.get()).min();
         piece.get().saturating_sub(reader.unwrap_or(0))
     }
 
-    /// What a link's child can get next: the lowest piece that there is more of, from where, and how
-    /// much of it there is.
-    fn ready(&self, at: Index) -> Option<(PieceIndex, Want, u32, u32)> {
-        let link = &self.links[at as usize];
-        if !link.up || link.wants.is_empty() {
-            return None;
-        }
-        let seat = &self.seats[link.parent as usize];
-        let geometry = self.tasks[seat.task as usize].geometry;
-        link.wants.iter().find_map(|(piece, want)| {
-            let size = geometry.size(piece) as u32;
-            let available = seat.available(piece, size);
-            (want.sent < available).then_some((piece, *want, available, size))
-        })
-    }
-
     fn send_block(&mut self, at: Index) -> bool {
-        let link = &self.links[at as usize];
-        if link.flying >= link.window {
+        let conn = &self.conns[at as usize];
+        if conn.flying >= conn.window {
             return false;
         }
-        let (parent, sender, receiver, latency) =
-            (link.parent, link.sender, link.receiver, link.latency);
-        let Some((piece, want, available, size)) = self.ready(at) else {
+        let (Some(sender), receiver, latency) = (conn.sender, conn.receiver, conn.latency) else {
             return false;
         };
-        let bytes = (available - want.sent).min(self.scenario.block);
-        let link = &mut self.links[at as usize];
-        link.flying += bytes;
-        if want.sent + bytes == size {
-            link.wants.remove(piece);
-            self.seats[parent as usize].waits_no_more(piece, at);
-        } else if let Some(want) = link.wants.get_mut(piece) {
-            want.sent += bytes;
-        }
-        let task = self.task_id(parent);
+        let Some(ready) = self.ready(at) else {
+            self.conns[at as usize].begun = None;
+            return false;
+        };
+        let bytes = (ready.available - ready.want.sent).min(self.scenario.block);
+        self.conns[at as usize].flying += bytes;
+        let (attempt, from) = self.sends(ready, bytes);
+        let Ready {
+            link, piece, size, ..
+        } = ready;
         let host = &mut self.hosts[sender as usize];
-        host.cache.touch(task, piece);
         host.up.busy = true;
-        let (zone, pace, visit) = (host.zone, host.up.pace, host.visit);
-        self.visits[visit as usize].report.sent += u64::from(bytes);
+        let (zone, pace) = (host.zone, host.up.pace);
         let sent = self.now + (f64::from(bytes) * pace).ceil() as Nanos;
         self.queue
             .push(sent, Happening::Sent { host: Some(sender) });
         let arrives = self.through(zone, receiver, latency, sent, bytes);
-        let (attempt, from) = (want.attempt, want.sent);
         let begins = arrives - self.comes_after(sender, receiver, bytes);
         self.queue.push(
             begins,
             Happening::Block {
-                link: at,
+                link,
                 piece,
                 attempt,
                 from,
@@ -173,7 +138,7 @@ impl World {
             self.queue.push(
                 arrives,
                 Happening::Whole {
-                    link: at,
+                    link,
                     piece,
                     attempt,
                     from,
@@ -193,7 +158,8 @@ impl World {
         (f64::from(rest) * quickest) as Nanos
     }
 
-    fn send_run_block(&mut self, at: Index) -> bool {
+    /// What of a transfer from the origin can be sent now: the piece, from where, and how much.
+    pub(crate) fn run_ready(&mut self, at: Index) -> Option<(pantala_core::PieceIndex, u32, u32)> {
         let run = &self.runs[at as usize];
         let receiver = self.seats[run.seat as usize].host;
         let size = self.geometry(run.seat).size(run.piece) as u32;
@@ -201,23 +167,36 @@ impl World {
             && run.piece < run.until
             && run.goal.is_none_or(|goal| run.piece < goal)
             && run.sent < size
-            && run.flying < run.window
             && self.hosts[receiver as usize].state != State::Dead;
         if !may {
-            return false;
+            return None;
         }
-        let (piece, from, latency) = (run.piece, run.sent, run.latency);
+        let (piece, from) = (run.piece, run.sent);
         let bytes = (size - from).min(self.scenario.block);
         if self.pauses(at, bytes) {
-            return false;
+            return None;
         }
         let run = &mut self.runs[at as usize];
-        run.flying += bytes;
         run.sent += bytes;
         if run.sent == size {
             run.piece = piece.next();
             run.sent = 0;
         }
+        Some((piece, from, bytes))
+    }
+
+    fn send_run_block(&mut self, at: Index) -> bool {
+        let run = &self.runs[at as usize];
+        let (conn, receiver) = (run.conn, self.seats[run.seat as usize].host);
+        if self.conns[conn as usize].flying >= self.conns[conn as usize].window {
+            return false;
+        }
+        let Some((piece, from, bytes)) = self.run_ready(at) else {
+            return false;
+        };
+        let conn = &mut self.conns[conn as usize];
+        conn.flying += bytes;
+        let latency = conn.latency;
         self.origin_bytes += u64::from(bytes);
         self.origin.busy = true;
         let sent = self.now + (f64::from(bytes) * self.origin.pace).ceil() as Nanos;

@@ -8,8 +8,9 @@ use pantala_window::{AttemptId, Event, Failure, ParentId};
 
 use crate::{
     host::State,
-    queue::{Flow, Happening, Index},
+    queue::{Happening, Index},
     seat::{Link, News, Want},
+    socket::Segment,
     world::{World, index_of_peer},
 };
 
@@ -47,29 +48,26 @@ impl World {
             return;
         };
         let at = self.links.len() as Index;
-        let (from, to) = (
-            self.hosts[sender as usize].zone,
-            self.hosts[receiver as usize].zone,
-        );
-        let latency = self.pipes.latency(from, to);
-        let pace = self.hosts[sender as usize].up.pace;
+        let (conn, stands) = self.connection_to(sender, receiver);
+        let latency = self.conns[conn as usize].latency;
         self.links.push(Link {
             child: s,
             parent,
             sender,
             receiver,
             latency,
+            conn,
             up: false,
             wants: Flat::default(),
-            flying: 0,
-            window: self.window(from, pace, receiver),
-            queued: false,
             news: Vec::new(),
         });
         let id = self.hosts[sender as usize].id;
         self.seats[s as usize].parents.insert(id, at);
-        // A connection is there after one round trip.
-        self.after(2 * latency, Happening::Dialled { link: at });
+        let wait = match stands {
+            true => 0,
+            false => self.handshake(conn),
+        };
+        self.after(wait, Happening::Dialled { link: at });
     }
 
     /// Tells the picker whom the supernode prefers, as far as there are links.
@@ -121,6 +119,14 @@ impl World {
             self.links[at as usize].child,
             self.links[at as usize].parent,
         );
+        let conn = self.links[at as usize].conn;
+        let conn = &mut self.conns[conn as usize];
+        // On one that stands the parent's answer takes a round trip; it came with the greeting of a new one.
+        let wait = match std::mem::replace(&mut conn.greeted, true) {
+            true => 2 * conn.latency,
+            false => 0,
+        };
+        conn.used = self.now;
         self.links[at as usize].up = true;
         self.seats[parent as usize].children.push(at);
         self.tell(
@@ -132,11 +138,14 @@ impl World {
         let seat = &self.seats[parent as usize];
         let flying = seat.flights.iter().filter(|(_, flight)| flight.bytes > 0);
         let flying: Vec<PieceIndex> = flying.map(|(piece, _)| piece).collect();
-        for (first, count) in seat.held.runs() {
-            self.announce_on(at, News::Holds(first, count));
-        }
-        for piece in flying {
-            self.announce_on(at, News::Receiving(piece));
+        let held = seat.held.runs().into_iter();
+        let held = held.map(|(first, count)| News::Holds(first, count));
+        let news: Vec<News> = held
+            .chain(flying.into_iter().map(News::Receiving))
+            .collect();
+        if !news.is_empty() {
+            self.links[at as usize].news.extend(news);
+            self.after(wait, Happening::News { link: at });
         }
         self.prefer(child);
     }
@@ -160,9 +169,9 @@ impl World {
 
     /// The parent's end of a link knows it no more.
     pub(crate) fn cut(&mut self, at: Index) {
+        self.drop_wants(at);
         let link = &mut self.links[at as usize];
         link.up = false;
-        link.wants = Flat::default();
         let parent = &mut self.seats[link.parent as usize];
         parent.children.retain(|&other| other != at);
         parent.waiting.retain(|&(_, link)| link != at);
@@ -190,45 +199,57 @@ impl World {
     }
 
     /// A request reaches its parent.
-    pub(crate) fn want(&mut self, at: Index, piece: PieceIndex, attempt: AttemptId, from: u32) {
+    pub(crate) fn want(
+        &mut self,
+        at: Index,
+        piece: PieceIndex,
+        attempt: AttemptId,
+        from: u32,
+        urgency: u32,
+    ) {
         let link = &self.links[at as usize];
         let parent = link.parent;
         if !link.up || !self.seats[parent as usize].alive {
             return;
         }
         if !self.will_have(parent, piece) {
-            let latency = link.latency;
-            self.after(latency, Happening::Refused { link: at, attempt });
+            self.say_refused(at, attempt);
             return;
         }
         let want = Want {
             attempt,
             sent: from,
+            urgency,
+            since: 0,
         };
-        let link = &mut self.links[at as usize];
-        if !link.wants.contains(piece) {
+        let (known, conn) = (link.wants.contains(piece), link.conn);
+        if !known {
             self.seats[parent as usize].waiting.push((piece, at));
         }
-        link.wants.insert(piece, want);
-        self.kick(Flow::Link(at));
+        self.line_up(at, piece, want);
+        self.kick(conn);
     }
 
     pub(crate) fn unwant(&mut self, at: Index, piece: PieceIndex, attempt: AttemptId) {
-        let link = &mut self.links[at as usize];
-        let found = link.wants.get(piece);
+        let found = self.links[at as usize].wants.get(piece);
         if found.is_some_and(|want| want.attempt == attempt) {
-            link.wants.remove(piece);
-            self.seats[link.parent as usize].waits_no_more(piece, at);
+            self.take_want(at, piece);
         }
     }
 
     /// A parent tells a child that it will not have a piece.
     pub(crate) fn refuse(&mut self, at: Index, piece: PieceIndex) {
-        let link = &mut self.links[at as usize];
-        if let Some(want) = link.wants.remove(piece) {
-            let (latency, attempt) = (link.latency, want.attempt);
-            self.seats[link.parent as usize].waits_no_more(piece, at);
-            self.after(latency, Happening::Refused { link: at, attempt });
+        if let Some(want) = self.take_want(at, piece) {
+            self.say_refused(at, want.attempt);
+        }
+    }
+
+    fn say_refused(&mut self, at: Index, attempt: AttemptId) {
+        let link = &self.links[at as usize];
+        let (conn, latency) = (link.conn, link.latency);
+        match self.conns[conn as usize].socket {
+            Some(_) => self.write(conn, Segment::Refused { link: at, attempt }),
+            None => self.after(latency, Happening::Refused { link: at, attempt }),
         }
     }
 

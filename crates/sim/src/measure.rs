@@ -91,6 +91,8 @@ impl World {
         };
         let up = own(here.up.busy, here.up.pace) + own(there.up.busy, there.up.pace);
         let down = |free: Nanos| free.saturating_sub(self.now);
-        Some(out + back + up + down(here.down_free) + down(there.down_free))
+        let queues = [here.up.lane, here.down, there.up.lane, there.down];
+        let queued: Nanos = queues.iter().map(|lane| lane.backlog(self.now)).sum();
+        Some(out + back + up + down(here.down_free) + down(there.down_free) + queued)
     }
 }

@@ -6,6 +6,7 @@ use pantala_window::{Event, ParentId};
 use crate::{
     queue::{Happening, Index, Nanos},
     seat::News,
+    socket::Segment,
     world::World,
 };
 
@@ -14,6 +15,13 @@ impl World {
     pub(crate) fn announce(&mut self, s: Index, news: News) {
         let seat = &mut self.seats[s as usize];
         if seat.children.is_empty() {
+            return;
+        }
+        if self.scenario.network.congestion.is_some() {
+            for child in 0..seat.children.len() {
+                let link = self.seats[s as usize].children[child];
+                self.announce_on(link, news);
+            }
             return;
         }
         seat.news.push(news);
@@ -54,13 +62,13 @@ impl World {
         seat.news.clear();
     }
 
-    /// Tells one child alone.
-    pub(crate) fn announce_on(&mut self, at: Index, news: News) {
+    /// Tells one child, behind what was sent to it before.
+    fn announce_on(&mut self, at: Index, news: News) {
         let link = &mut self.links[at as usize];
         link.news.push(news);
         if link.news.len() == 1 {
-            let latency = link.latency;
-            self.after(latency, Happening::News { link: at });
+            let conn = link.conn;
+            self.write(conn, Segment::News { link: at });
         }
     }
 

@@ -23,20 +23,15 @@ pub(crate) fn time(now: Nanos) -> Time {
 /// A host's, a seat's, a link's or a transfer's place in the world's lists.
 pub(crate) type Index = u32;
 
-/// Who sends over an uplink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
-    /// A parent to a child.
-    Link(Index),
-    /// The origin to the holder of a lease.
-    Run(Index),
-}
-
 /// What happens at a point in time.
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// A host's reader comes.
     Arrival {
+        visit: Index,
+    },
+    /// A reader has had one of its contents, and goes on with the next.
+    NextContent {
         visit: Index,
     },
     /// A host goes for good.
@@ -101,6 +96,7 @@ pub(crate) enum Happening {
         piece: PieceIndex,
         attempt: AttemptId,
         from: u32,
+        urgency: u32,
     },
     Unwant {
         link: Index,
@@ -115,6 +111,22 @@ pub(crate) enum Happening {
     /// The first bytes of a request to the origin may flow.
     RunOpen {
         run: Index,
+    },
+    /// Something that was sent over a connection is acknowledged.
+    Acknowledged {
+        conn: Index,
+    },
+    /// Bytes of no content arrive.
+    Plain {
+        bytes: u32,
+    },
+    /// What found a queue full is sent again.
+    SentAgain {
+        conn: Index,
+    },
+    /// A connection's pace lets it send again.
+    Paced {
+        conn: Index,
     },
     /// An uplink has sent its block; the origin's is `None`.
     Sent {

@@ -1,6 +1,6 @@
 //! Readers: how they come, what they take, and what memory lets go of.
 
-use pantala_core::{Flat, PieceIndex, control::FromPeer};
+use pantala_core::{PieceIndex, control::FromPeer};
 use pantala_window::{Event, Picker, ReaderId};
 
 use crate::{
@@ -26,12 +26,12 @@ impl World {
             let pieces = geometry.pieces().unwrap_or(0);
             self.tell(s, Event::Ended { pieces });
         }
-        for visit in opening {
-            self.open(s, visit);
+        for (visit, came) in opening {
+            self.open(s, visit, came);
         }
     }
 
-    fn open(&mut self, s: Index, visit: Index) {
+    fn open(&mut self, s: Index, visit: Index, came: Nanos) {
         let geometry = self.geometry(s);
         let size = geometry.length().unwrap_or(0);
         let host = self.seats[s as usize].host;
@@ -55,6 +55,7 @@ impl World {
             next: first,
             end,
             taking: false,
+            came,
             last_took: None,
         });
         self.hosts[host as usize].readers += 1;
@@ -66,7 +67,7 @@ impl World {
         self.drain(s);
     }
 
-    /// Half of the memory is for windows, the same for each reader.
+    /// Three quarters of the memory are for windows, the same for each reader, as in the daemon.
     fn share(&mut self, host: Index) {
         let class = self.hosts[host as usize].class as usize;
         let Some(cache) = self.scenario.classes[class].cache else {
@@ -77,7 +78,7 @@ impl World {
             let seat = self.hosts[host as usize].seats[at].1;
             if !self.seats[seat as usize].readers.is_empty() {
                 let size = self.geometry(seat).piece_size();
-                let pieces = ((cache / size / 2 / readers) as u32).max(1);
+                let pieces = ((cache / 4 * 3 / readers / size) as u32).max(1);
                 self.tell(seat, Event::Share { pieces });
             }
         }
@@ -135,6 +136,7 @@ impl World {
             "a piece was evicted while its reader took it"
         );
         reader.taking = false;
+        let first = reader.last_took.is_none().then_some(now - reader.came);
         let size = geometry.size(reader.next);
         reader.next = reader.next.next();
         let (id, next, end) = (reader.id, reader.next, reader.end);
@@ -143,6 +145,9 @@ impl World {
         let report = &mut self.visits[visit as usize].report;
         if let Some(before) = before {
             report.longest_stall = report.longest_stall.max((now - before) as f64 / 1e9);
+        }
+        if let Some(first) = first {
+            report.longest_first = report.longest_first.max(first as f64 / 1e9);
         }
         report.taken += size;
         let waited = now as f64 / 1e9 - report.started;
@@ -155,6 +160,10 @@ impl World {
         if next >= end {
             self.close(s, at, id);
             self.visits[visit as usize].left -= 1;
+            let found = &self.visits[visit as usize];
+            if found.next < found.tasks.len() {
+                self.after(0, Happening::NextContent { visit });
+            }
             if self.visits[visit as usize].left == 0 {
                 self.visits[visit as usize].report.last_byte = Some(waited);
                 self.finished(visit);
@@ -269,7 +278,7 @@ impl World {
         }
         for link in std::mem::take(&mut self.seats[s as usize].children) {
             let latency = self.links[link as usize].latency;
-            self.links[link as usize].wants = Flat::default();
+            self.drop_wants(link);
             self.after(latency, Happening::LinkDown { link });
         }
         let seat = &mut self.seats[s as usize];

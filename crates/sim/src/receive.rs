@@ -8,7 +8,7 @@ use pantala_window::{AttemptId, Event, Failure};
 
 use crate::{
     host::State,
-    queue::{Flow, Index},
+    queue::Index,
     seat::{InFlight, News},
     world::World,
 };
@@ -23,14 +23,13 @@ impl World {
         bytes: u32,
     ) {
         let now = self.now;
-        let link = &mut self.links[at as usize];
+        let link = &self.links[at as usize];
         if self.hosts[link.receiver as usize].state == State::Frozen {
             // Nobody reads: the socket's buffers stay full, and nothing more is sent.
             return;
         }
-        link.flying -= bytes;
         let (s, parent, sender, receiver) = (link.child, link.parent, link.sender, link.receiver);
-        self.kick(Flow::Link(at));
+        self.arrived(link.conn, bytes);
         if !self.seats[s as usize].alive {
             return;
         }
@@ -66,7 +65,7 @@ impl World {
             self.begins(s);
         }
         self.passed_on(s, piece);
-        if bytes <= self.scenario.relay {
+        if rest == 0 {
             self.whole(at, piece, attempt, from, bytes);
         }
     }
@@ -110,10 +109,9 @@ impl World {
     }
 
     pub(crate) fn run_block(&mut self, at: Index, piece: PieceIndex, from: u32, bytes: u32) {
-        let run = &mut self.runs[at as usize];
-        run.flying -= bytes;
-        let (s, id) = (run.seat, run.id);
-        self.kick(Flow::Run(at));
+        let run = &self.runs[at as usize];
+        let (s, id, conn) = (run.seat, run.id, run.conn);
+        self.arrived(conn, bytes);
         let size = self.geometry(s).size(piece) as u32;
         let seat = &mut self.seats[s as usize];
         if !seat.alive {
@@ -154,6 +152,15 @@ impl World {
         }
     }
 
+    /// Bytes have come over a connection; an ideal one may send more at once then.
+    fn arrived(&mut self, at: Index, bytes: u32) {
+        let conn = &mut self.conns[at as usize];
+        if conn.socket.is_none() {
+            conn.flying -= bytes;
+            self.kick(at);
+        }
+    }
+
     /// A piece that is being received, its memory charged.
     fn flight(&mut self, s: Index, piece: PieceIndex) -> &mut InFlight {
         if !self.seats[s as usize].flights.contains(piece) {
@@ -188,7 +195,7 @@ impl World {
         let links_of = waiting.filter(|(waits, _)| *waits == piece);
         links.extend(links_of.map(|&(_, link)| link));
         for &link in &links {
-            self.kick(Flow::Link(link));
+            self.kick(self.links[link as usize].conn);
         }
         links.clear();
         self.scratch = links;

@@ -38,6 +38,8 @@ pub struct PeerReport {
     pub started: f64,
     /// How long its reader waited for the first MiB (or all, if that is less).
     pub first_mib: Option<f64>,
+    /// The longest that it waited for the first piece of a content.
+    pub longest_first: f64,
     /// How long until its reader had all.
     pub last_byte: Option<f64>,
     /// The longest time between two pieces, after the first.

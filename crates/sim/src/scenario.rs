@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pantala_store::Eviction;
 
@@ -24,12 +24,16 @@ pub struct Scenario {
     pub latency: Duration,
     /// Links between zones that are not as wide as all others.
     pub between: Vec<Between>,
+    /// How many contents a reader takes side by side.
+    pub parallel: usize,
     /// When the peers' readers come.
     pub arrivals: Arrivals,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// Who goes away in between.
     pub churn: Option<Churn>,
+    /// How connections behave.
+    pub network: Network,
     /// Which of its children an uplink sends to next.
     pub uplink: Turns,
     /// Whether the peers tell the supernode their zone.
@@ -74,6 +78,8 @@ pub struct Class {
     pub eviction: Eviction,
     /// When its readers come, counted from the scenario's arrivals.
     pub delay: Duration,
+    /// In which order its readers ask for which contents; without it for all, as they are numbered.
+    pub order: Option<Arc<[u32]>>,
     /// The bytes its readers want, from and to; without it all.
     pub range: Option<(u64, u64)>,
     /// It sends wrong bytes.
@@ -93,6 +99,7 @@ impl Class {
             cache: None,
             eviction: Eviction::default(),
             delay: Duration::ZERO,
+            order: None,
             range: None,
             corrupt: false,
             zone: 0,
@@ -103,6 +110,38 @@ impl Class {
     pub fn floor_rate(&self) -> f64 {
         self.reader_rate
             .map_or(self.down, |rate| rate.min(self.down))
+    }
+}
+
+/// How connections behave, and what of that is modelled.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// What the hosts' kernels run; without it connections are ideal: they send what their links carry from the first
+    /// byte on, nothing is lost, and nothing but blocks waits in queues.
+    pub congestion: Option<crate::Congestion>,
+    /// The part of the packets that are lost on the way from one host to another.
+    pub loss: f64,
+    /// What a link's queue has room for, as the time in which it passes. What comes on top is lost.
+    pub queue: Duration,
+    /// Bytes that a link passes at once after a pause.
+    pub burst: u64,
+    /// One connection joins two hosts, and a parent serves what is asked there over all tasks in the daemon's order.
+    /// Otherwise each task has connections of its own, which take turns block by block.
+    pub order: bool,
+    /// A host's tasks share its links. Otherwise each content has links of its own, as wide as the host's.
+    pub shared_links: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            congestion: None,
+            loss: 0.0,
+            queue: Duration::from_millis(50),
+            burst: 0,
+            order: true,
+            shared_links: true,
+        }
     }
 }
 
@@ -244,9 +283,11 @@ impl Default for Scenario {
             origin_zone: 0,
             latency: Duration::from_micros(200),
             between: Vec::new(),
+            parallel: usize::MAX,
             arrivals: Arrivals::AtOnce,
             faults: Vec::new(),
             churn: None,
+            network: Network::default(),
             uplink: Turns::default(),
             labels: true,
             block: 64 << 10,
@@ -267,6 +308,19 @@ impl Scenario {
     /// Seconds that all contents take over a link of this rate.
     pub fn floor(&self, rate: f64) -> f64 {
         self.distinct() as f64 * 8.0 / rate
+    }
+
+    /// Where tasks share no links: as many links as contents are read at a time.
+    pub(crate) fn part_links(&mut self) {
+        if self.network.shared_links {
+            return;
+        }
+        let links = self.parallel.min(self.sizes().len()).max(1) as f64;
+        for class in &mut self.classes {
+            class.up *= links;
+            class.down *= links;
+        }
+        self.origin_rate *= links;
     }
 
     /// Bytes of all contents.

@@ -31,8 +31,10 @@ pub(crate) struct Seat {
     pub readers: Vec<Reader>,
     /// Readers so far, to number them.
     pub numbered: u64,
-    /// Readers to be opened as soon as the content is known: what they are reported in.
-    pub opening: Vec<Index>,
+    /// Readers to be opened as soon as the content is known: what they are reported in, and when they came.
+    pub opening: Vec<(Index, Nanos)>,
+    /// It asked the origin what the content is: that transfer stands.
+    pub learned: bool,
     /// Whether the supernode was told of it, or is being told.
     pub joined: bool,
     pub gained: PieceSet,
@@ -97,10 +99,11 @@ pub(crate) struct Reader {
     pub next: PieceIndex,
     pub end: PieceIndex,
     pub taking: bool,
+    pub came: Nanos,
     pub last_took: Option<Nanos>,
 }
 
-/// A child's connection to a parent.
+/// A child's use of a parent, in one task.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// The child's seat.
@@ -111,15 +114,11 @@ pub(crate) struct Link {
     pub receiver: Index,
     /// One way.
     pub latency: Nanos,
+    /// What carries it, for all tasks that the two share.
+    pub conn: Index,
     pub up: bool,
     /// At the parent: what the child waits for.
     pub wants: Flat<PieceIndex, Want>,
-    /// Bytes on their way.
-    pub flying: u32,
-    /// What may be on its way.
-    pub window: u32,
-    /// Whether it stands in the parent's ring.
-    pub queued: bool,
     /// Announcements for this child alone on their way.
     pub news: Vec<News>,
 }
@@ -128,6 +127,9 @@ pub(crate) struct Link {
 pub(crate) struct Want {
     pub attempt: AttemptId,
     pub sent: u32,
+    /// Its place in its connection's line.
+    pub urgency: u32,
+    pub since: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -142,8 +144,7 @@ pub(crate) enum News {
 pub(crate) struct Run {
     pub seat: Index,
     pub id: RunId,
-    pub latency: Nanos,
-    pub window: u32,
+    pub conn: Index,
     pub open: bool,
     /// The piece it sends now, and how much of it is sent.
     pub piece: PieceIndex,
@@ -152,8 +153,6 @@ pub(crate) struct Run {
     pub goal: Option<PieceIndex>,
     /// What the origin has sent of the burst, and when the burst began.
     pub burst: (u64, Nanos),
-    pub flying: u32,
-    pub queued: bool,
 }
 
 impl Seat {
@@ -178,6 +177,7 @@ impl Seat {
             readers: Vec::new(),
             numbered: 0,
             opening: Vec::new(),
+            learned: false,
             joined: false,
             gained: PieceSet::new(),
             lost: PieceSet::new(),

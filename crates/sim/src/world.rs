@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pantala_core::{Class, Geometry, PeerId, ResourceKey, TaskId};
 use pantala_swarm::{Event as SwarmEvent, Swarm};
 
 use crate::{
     PeerReport, Report, Scenario,
+    conn::Conn,
     draw::Draw,
     host::{Host, Uplink},
     queue::{Happening, Index, Nanos, Queue},
@@ -32,10 +33,15 @@ pub(crate) struct World {
     pub seats: Vec<Seat>,
     pub visits: Vec<Visit>,
     pub links: Vec<Link>,
+    pub conns: Vec<Conn>,
+    /// Requests so far, to put them in order.
+    pub turns: u64,
     pub runs: Vec<Run>,
     pub origin: Uplink,
     pub pipes: Pipes,
     pub origin_bytes: u64,
+    /// Bytes of no content that have come.
+    pub plain_bytes: u64,
     pub wasted_bytes: u64,
     pub control_messages: u64,
     pub leases_moved: u64,
@@ -62,8 +68,9 @@ pub(crate) struct Content {
 #[derive(Debug)]
 pub(crate) struct Visit {
     pub host: Index,
-    /// The contents that it takes, from and to.
-    pub tasks: (u32, u32),
+    /// The contents that it takes, in its order, and which comes next.
+    pub tasks: Arc<[u32]>,
+    pub next: usize,
     /// Contents that it has not got in full.
     pub left: u32,
     pub begun: bool,
@@ -112,7 +119,8 @@ impl Content {
 }
 
 impl World {
-    fn new(scenario: Scenario) -> Self {
+    pub(crate) fn new(mut scenario: Scenario) -> Self {
+        scenario.part_links();
         let sizes = scenario.sizes();
         let tasks: Vec<Content> = (0..)
             .zip(&sizes)
@@ -135,10 +143,13 @@ impl World {
             seats: Vec::new(),
             visits: Vec::new(),
             links: Vec::new(),
+            conns: Vec::new(),
+            turns: 0,
             runs: Vec::new(),
             origin: Uplink::new(scenario.origin_rate),
             pipes: Pipes::new(&scenario),
             origin_bytes: 0,
+            plain_bytes: 0,
             wasted_bytes: 0,
             control_messages: 0,
             leases_moved: 0,
@@ -216,9 +227,10 @@ impl World {
         Some(found.1)
     }
 
-    fn happen(&mut self, what: Happening) {
+    pub(crate) fn happen(&mut self, what: Happening) {
         match what {
             Happening::Arrival { visit } => self.arrive(visit),
+            Happening::NextContent { visit } => self.begin_next(visit),
             Happening::Departure { host } => self.depart(host),
             Happening::Fault { fault } => self.fault(self.scenario.faults[fault as usize]),
             Happening::ToSwarm { host, message } => self.tell_swarm(SwarmEvent::Message {
@@ -262,7 +274,8 @@ impl World {
                 piece,
                 attempt,
                 from,
-            } => self.want(link, piece, attempt, from),
+                urgency,
+            } => self.want(link, piece, attempt, from, urgency),
             Happening::Unwant {
                 link,
                 piece,
@@ -271,6 +284,10 @@ impl World {
             Happening::Refused { link, attempt } => self.refused(link, attempt),
             Happening::RunOpen { run } => self.run_open(run),
             Happening::Sent { host } => self.sent(host),
+            Happening::Acknowledged { conn } => self.acknowledged(conn),
+            Happening::Paced { conn } => self.paced(conn),
+            Happening::SentAgain { conn } => self.sent_again(conn),
+            Happening::Plain { bytes } => self.plain_bytes += u64::from(bytes),
             Happening::Block {
                 link,
                 piece,

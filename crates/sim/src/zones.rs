@@ -68,7 +68,7 @@ impl Pipes {
     }
 
     /// When a block that starts at `now` and leaves its sender at `sent` is through.
-    fn through(&mut self, from: u32, to: u32, now: Nanos, sent: Nanos, bytes: u32) -> Nanos {
+    pub fn through(&mut self, from: u32, to: u32, now: Nanos, sent: Nanos, bytes: u32) -> Nanos {
         if from == to {
             return sent;
         }

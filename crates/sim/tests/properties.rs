@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pantala_sim::{Arrivals, Between, Class, Fault, PeerReport, Report, Scenario, run};
+use pantala_sim::{Arrivals, Between, Class, Congestion, Fault, PeerReport, Report, Scenario, run};
 use proptest::{prelude::*, sample::select, test_runner::RngSeed};
 
 const MIB: u64 = 1 << 20;
@@ -203,6 +203,38 @@ proptest! {
     #[test]
     fn whatever_comes_together_every_reader_is_fed(scenario in scenario()) {
         check(&scenario)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases() / 6,
+        rng_seed: RngSeed::Fixed(seed()),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// How long it takes under congestion control, and what the origin then sends, is what is measured elsewhere.
+    #[test]
+    fn with_congestion_control_every_reader_is_fed_too(
+        mut scenario in scenario(),
+        congestion in select(vec![Congestion::Bbr, Congestion::Cubic]),
+        loss in select(vec![0.0, 0.001, 0.01]),
+        way in 0u64..40,
+    ) {
+        scenario.network.congestion = Some(congestion);
+        scenario.network.loss = loss;
+        scenario.latency += ms(way);
+        let report = run(scenario.clone());
+        for peer in report.living() {
+            prop_assert_eq!(peer.taken, peer.wanted, "bytes are missing: {:?}", peer);
+            prop_assert!(peer.last_byte.is_some(), "a reader starved: {:?}", peer);
+        }
+        for peer in &report.peers {
+            if let Some(cache) = scenario.classes[peer.class].cache {
+                prop_assert!(peer.memory_most <= cache, "over its memory: {:?}", peer);
+            }
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub fn run(
             column.file(keys).map_err(said)?;
         }
     }
-    println!("{}\n", comparison.about);
+    println!("{}\n\n{}\n", comparison.about, crate::one::IMITATED);
     let cell = |(name, keys): &(String, Table), column: &Column| {
         eprintln!("{name}: {}", column.name);
         column.cell(keys, seeds).map_err(|error| at(&error))

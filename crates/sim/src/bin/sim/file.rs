@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     keys::{PickerKeys, SwarmKeys, UplinkKeys},
+    one::Control,
     units::{Bytes, Rate, Time},
 };
 
@@ -22,6 +23,9 @@ pub struct File {
     latency: Option<Time>,
     block: Option<Bytes>,
     relay: Option<Bytes>,
+    cc: Option<Control>,
+    loss: Option<f64>,
+    parallel: Option<usize>,
     gather_news: Option<Time>,
     gather_have: Option<Time>,
     origin: Origin,
@@ -215,6 +219,15 @@ impl File {
     fn check(&self) -> Result<(), String> {
         self.picker.check()?;
         self.uplink.check()?;
+        if self.loss.is_some_and(|loss| !(0.0..1.0).contains(&loss)) {
+            return Err("loss must be a part of the packets, in [0, 1)".into());
+        }
+        if self.loss.is_some() && self.cc.is_none() {
+            return Err("loss: say cc as well; ideal connections lose nothing".into());
+        }
+        if self.parallel == Some(0) {
+            return Err("parallel must be 1 at least".into());
+        }
         let coming = &self.arrivals;
         if coming.per_second.is_some() && (coming.every.is_some() || coming.wave.is_some()) {
             return Err("arrivals: either per-second, or every, or wave and every".into());
@@ -317,6 +330,9 @@ impl File {
             })
             .collect();
         scenario.labels = self.labels.unwrap_or(scenario.labels);
+        scenario.network.congestion = self.cc.map(Into::into);
+        scenario.network.loss = self.loss.unwrap_or(0.0);
+        scenario.parallel = self.parallel.unwrap_or(scenario.parallel);
         self.swarm.set(&mut scenario);
         self.picker.set(&mut scenario);
         self.uplink.set(&mut scenario);
@@ -403,6 +419,9 @@ mod tests {
             ("churn = { per-minute = 2.0 }", "per-minute"),
             ("picker = { window = 4, window-max = 8 }", "window"),
             ("uplink = { slots = 0 }", "slots"),
+            ("loss = 0.01", "cc"),
+            ("cc = \"reno\"", "reno"),
+            ("parallel = 0", "parallel"),
             ("goal = [{ figure = \"p98\", at-most = 1 }]", "p98"),
         ];
         for (line, named) in wrong {

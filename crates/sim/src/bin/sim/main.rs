@@ -4,8 +4,11 @@
 mod compare;
 mod figures;
 mod file;
+mod flow;
 mod keys;
+mod one;
 mod plot;
+mod sweep;
 mod table;
 mod units;
 
@@ -19,7 +22,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use pantala_sim::{Report, Scenario};
 
-use crate::{figures::Figures, file::File, plot::Line};
+use crate::{figures::Figures, file::File, one::Switch, plot::Line};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -36,6 +39,9 @@ pub static MALLOC_CONF: Option<&'static c_char> = Some(
 );
 
 /// A virtual network around the unchanged brains of peers and supernode.
+///
+/// The brains are the daemons' own. What a daemon decides outside of them is imitated or left out:
+/// docs/simulation.md has the list, and every report says it in a line.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version)]
 struct Args {
@@ -55,6 +61,39 @@ enum What {
         /// Where to write figures.json and the plots.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Simulates without a part of the model, to see what it is there for; repeatable.
+        #[arg(long)]
+        without: Vec<Switch>,
+    },
+    /// Draws swarms at random and prints how each did, what repeats it, and how all of them did.
+    Sweep {
+        /// Which swarms; swarm K of seed N is the same whatever the count is.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// The one with this number alone.
+        #[arg(long)]
+        only: Option<u64>,
+        /// Where to write them, a line of JSON each, with what came of it.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Simulates without a part of the model; repeatable.
+        #[arg(long)]
+        without: Vec<Switch>,
+    },
+    /// Simulates one connection alone at several round trips and losses, to be held against a real one.
+    Flow {
+        /// Mbit/s of the link, headers counted.
+        #[arg(long, default_value_t = 50.0)]
+        rate: f64,
+        /// MiB that are sent.
+        #[arg(long, default_value_t = 32)]
+        size: u32,
+        /// The median of so many seeds.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
     },
     /// Simulates policies in the same scenarios and prints a Markdown table. In each cell: last byte ÷
     /// (S/B), seconds until the last first MiB, longest stall in seconds, bytes from the origin ÷ S, and
@@ -86,7 +125,22 @@ fn main() -> ExitCode {
             scenario,
             seed,
             out,
-        } => run(&scenario, seed, out.as_deref()),
+            without,
+        } => run(&scenario, seed, out.as_deref(), &without),
+        What::Sweep {
+            seed,
+            count,
+            only,
+            json,
+            without,
+        } => sweep::run(&sweep::Sweep {
+            seed,
+            count,
+            only,
+            json,
+            without,
+        }),
+        What::Flow { rate, size, seeds } => flow::table(rate, size, seeds).map(|()| true),
         What::Compare {
             comparison,
             policy,
@@ -128,11 +182,23 @@ fn find(name: &str, dir: &Path) -> PathBuf {
     clippy::disallowed_methods,
     reason = "how long it takes in the world outside is one of the figures"
 )]
-fn run(name: &str, seed: Option<u64>, out: Option<&Path>) -> Result<bool, String> {
+fn run(
+    name: &str,
+    seed: Option<u64>,
+    out: Option<&Path>,
+    switches: &[Switch],
+) -> Result<bool, String> {
     let path = find(name, Path::new("scenarios"));
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "json")
+    {
+        return run_ones(&path, seed, switches);
+    }
     let file = read(&path)?;
     let mut scenario = file.scenario();
     scenario.seed = seed.unwrap_or(scenario.seed);
+    one::switch(&mut scenario.network, switches);
     let began = std::time::Instant::now();
     let report = pantala_sim::run(scenario.clone());
     let stem = path.file_stem().map(|stem| stem.to_string_lossy());
@@ -144,6 +210,18 @@ fn run(name: &str, seed: Option<u64>, out: Option<&Path>) -> Result<bool, String
             .map_err(|error| format!("{}: {error}", out.display()))?;
     }
     Ok(figures.goals.iter().all(|goal| goal.met))
+}
+
+/// Scenarios that sockets run as well.
+fn run_ones(path: &Path, seed: Option<u64>, switches: &[Switch]) -> Result<bool, String> {
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| at(&error))?;
+    let mut ones = sweep::read(&text).map_err(|error| at(&error))?;
+    for one in &mut ones {
+        one.seed = seed.unwrap_or(one.seed);
+        one.without = switches.to_vec();
+    }
+    sweep::simulate(ones, None)
 }
 
 fn write(

@@ -62,9 +62,10 @@ pub fn render(figures: &Figures) -> String {
         rows.push(row(&figures.all));
     }
     let mut text = format!(
-        "{}: {}\n\n{}\n",
+        "{}: {}\n{}\n\n{}\n",
         figures.scenario,
         figures.about,
+        crate::one::IMITATED,
         table(&rows)
     );
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
