@@ -311,3 +311,65 @@ impl One {
         words.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"scenario": "1/2", "command": "bench/netlab …", "peers": 2, "rates_mbit": [100.0, 25.0],
+        "origin_mbit": 100.0, "contents": [3145728, 1048576], "parallel": 3, "orders": [[0, 1], [1]],
+        "arrivals_s": [0.0, 0.5], "delay_ms": 5, "jitter_ms": 0, "loss_percent": 0.1, "cc": null,
+        "result": {"ratio": 1.2, "origin_ratio": 1.0, "busy": 0.5}}"#;
+
+    #[test]
+    fn a_line_of_the_sweep_on_sockets_is_simulated_and_judged() {
+        let one = One::read(LINE).unwrap_or_else(|error| panic!("{error}"));
+        let scenario = one.scenario();
+        assert_eq!(scenario.network.congestion, Some(Congestion::Bbr));
+        assert_eq!(scenario.classes[1].down, 25e6 * CONTENT);
+        assert_eq!((one.wanted(0), one.wanted(1)), (4 << 20, 1 << 20));
+        let report = pantala_sim::run(scenario);
+        assert!(report.complete(), "{report}");
+        let outcome = one.outcome(&report);
+        assert!((1.0..2.0).contains(&outcome.origin), "{outcome:?}");
+        // What a link passes at once makes a small content a little quicker than its floor.
+        assert!((0.5..3.0).contains(&outcome.ratio), "{outcome:?}");
+        assert!(outcome.median <= outcome.ratio && outcome.quick <= outcome.ratio);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let wrong = [
+            ("\"peers\": 2", "\"peers\": 3", "rates_mbit"),
+            ("[1]]", "[1, 1]]", "orders"),
+            ("[1]]", "[2]]", "orders"),
+            ("25.0]", "0]", "rates_mbit"),
+            ("\"parallel\": 3", "\"parallel\": 0", "parallel"),
+            ("0.1,", "100,", "loss_percent"),
+            ("null", "\"reno\"", "reno"),
+        ];
+        for (of, by, named) in wrong {
+            let error = One::read(&LINE.replace(of, by)).err();
+            let said = error.as_ref().is_some_and(|error| error.contains(named));
+            assert!(said, "{by}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn each_part_of_the_model_can_be_left_out() {
+        let mut network = Network {
+            congestion: Some(Congestion::Cubic),
+            loss: 0.1,
+            ..Network::default()
+        };
+        let all = [
+            Switch::SharedLinks,
+            Switch::RampUp,
+            Switch::Loss,
+            Switch::Order,
+        ];
+        switch(&mut network, &all);
+        assert_eq!((network.congestion, network.loss), (None, 0.0));
+        assert!(!network.order && !network.shared_links);
+    }
+}

@@ -255,3 +255,34 @@ fn distribution(outcomes: &[Outcome]) {
     row("origin bytes ÷ S", |of| of.origin);
     row("sent by one ÷ what it read", |of| of.sent);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swarm_has_its_seed_and_number_alone() {
+        let words = |seed, number| {
+            serde_json::to_string(&draw(seed, number)).unwrap_or_else(|error| panic!("{error}"))
+        };
+        assert_eq!(words(3, 5), words(3, 5));
+        assert_ne!(words(3, 5), words(3, 6));
+        assert_ne!(words(3, 5), words(4, 5));
+    }
+
+    /// What is drawn can be read again, alone and among others, and is within the world that it is drawn from.
+    #[test]
+    fn what_is_drawn_makes_sense() {
+        let mut lines = String::new();
+        for number in 1..200 {
+            let one = draw(1, number);
+            assert!((2..=10_000).contains(&one.peers), "{}", one.words());
+            assert!(one.contents.len() <= CONTENTS as usize, "{}", one.words());
+            let line = serde_json::to_string(&one).unwrap_or_else(|error| panic!("{error}"));
+            assert!(One::read(&line).is_ok(), "{line:.300}");
+            lines += &format!("{line}\n");
+        }
+        let read = read(&lines).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(read.len(), 199);
+    }
+}
