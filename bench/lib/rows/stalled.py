@@ -40,8 +40,8 @@ class Case:
 CASES = (
     Case(40, "32MiB", 48 * MIB, "pieces of 1 MiB"),
     Case(128, "512MiB", 4 * GIB, "pieces of 4 MiB"),
-    # Of the 4,096 connections that there may be some are left for the others and for /healthz.
-    Case(4000, "512MiB", 48 * MIB, "of 4,096 connections"),
+    # From this memory on there may be 4,096 connections, of which some are left for the others and for /healthz.
+    Case(4000, "1GiB", 48 * MIB, "of 4,096 connections"),
 )
 
 
