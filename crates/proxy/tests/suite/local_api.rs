@@ -1,13 +1,11 @@
 //! The local API, asked as `dfget` asks it.
 
-mod support;
-
+use crate::support::{Daemon, Origin, Reply, content, exchange, get};
 use pantala_core::{Error, Kind, Result, Who};
 use pantala_proxy::api::{
     StreamRequest,
     client::{self, DaemonStream},
 };
-use support::{Daemon, Origin, Reply, content, exchange, get};
 
 fn request(origin: &Origin, path: &str) -> StreamRequest {
     StreamRequest {

@@ -1,8 +1,6 @@
 //! What a client of the HTTP proxy gets, beside what the origin would have sent it.
 
-mod support;
-
-use support::{Daemon, Framing, Origin, Reply, content, exchange, get};
+use crate::support::{Daemon, Framing, Origin, Reply, content, exchange, get};
 
 #[tokio::test]
 async fn a_whole_file_is_as_the_origin_has_it() {

@@ -1,8 +1,6 @@
 //! dockerd: one entry in a JSON file whose every other byte stays.
 
-mod common;
-
-use common::{Host, options, undo};
+use crate::common::{Host, options, undo};
 use pantala_setup::{Options, Runtime, backup_path};
 use proptest::prelude::*;
 

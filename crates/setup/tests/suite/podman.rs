@@ -1,8 +1,6 @@
 //! podman and CRI-O: a drop-in of ours next to what others wrote.
 
-mod common;
-
-use common::{Host, options, undo};
+use crate::common::{Host, options, undo};
 use pantala_setup::{Options, Runtime};
 use proptest::prelude::*;
 

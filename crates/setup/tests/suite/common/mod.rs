@@ -1,6 +1,4 @@
 //! A host in memory.
-#![allow(dead_code)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,

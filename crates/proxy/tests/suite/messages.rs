@@ -1,12 +1,10 @@
 //! HTTP itself, as a proxy has to speak it: what is for the next hop, what is for the last one, and
 //! what is nobody's fault but the client's.
 
-mod support;
-
 use std::net::SocketAddr;
 
+use crate::support::{Daemon, Origin, Reply, client, exchange, get};
 use pantala_proxy::Upstream;
-use support::{Daemon, Origin, Reply, client, exchange, get};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},

@@ -1,8 +1,6 @@
 //! containerd: hosts in order, both versions of its configuration, and the way back.
 
-mod common;
-
-use common::{Host, options, undo};
+use crate::common::{Host, options, undo};
 use pantala_setup::{Options, Runtime};
 use proptest::prelude::*;
 

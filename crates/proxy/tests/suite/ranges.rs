@@ -1,9 +1,7 @@
 //! Small ranges, as those ask for them who load a file lazily.
 
-mod support;
-
+use crate::support::{Daemon, Origin, content, get};
 use pantala_node::Prefetch;
-use support::{Daemon, Origin, content, get};
 
 const MIB: usize = 1 << 20;
 

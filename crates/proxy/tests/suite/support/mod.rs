@@ -1,8 +1,6 @@
 //! A proxy with a node and a supernode of its own, an origin that does as a test says, and a
 //! client that sees what is on the wire.
 
-#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
-
 pub mod client;
 pub mod origin;
 

@@ -1,10 +1,10 @@
 //! Metrics, health, tunnels, stopping.
 
-mod support;
+use crate::support;
 
 use std::{sync::Arc, time::Duration};
 
-use support::{Daemon, Origin, Reply, client, content, get};
+use crate::support::{Daemon, Origin, Reply, client, content, get};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},

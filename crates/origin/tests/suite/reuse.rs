@@ -1,7 +1,5 @@
 //! Connections are kept and used again once a body has been read.
 
-mod support;
-
 use std::{
     convert::Infallible,
     sync::{
@@ -10,13 +8,13 @@ use std::{
     },
 };
 
+use crate::support::*;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use pantala_core::{BLOCK_MAX, Kind};
 use pantala_origin::{OriginClient, OriginConfig};
-use support::*;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,

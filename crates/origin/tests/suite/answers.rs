@@ -1,13 +1,11 @@
 //! What the head of an answer tells, and what goes wrong before there is one.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use http::{HeaderValue, StatusCode};
 use pantala_core::{ContentMeta, Kind, Validators, Who};
 use pantala_origin::{Asker, Expect, OriginClient, OriginConfig, Refused, Revalidation};
-use support::*;
 
 #[tokio::test]
 async fn the_first_get_tells_what_the_content_is() {

@@ -1,11 +1,9 @@
 //! What listens on this host's loopback is for its own programs: others do not reach it under any name.
 
-mod support;
-
+use crate::support::{Answer, Server, Then, client, read};
 use http::Method;
 use pantala_core::{Kind, Who};
 use pantala_origin::{Asker, Body, OriginClient, OriginRequest};
-use support::{Answer, Server, Then, client, read};
 use url::Url;
 
 const OTHERS: [Asker; 2] = [Asker::User, Asker::Stranger];

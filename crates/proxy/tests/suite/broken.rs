@@ -1,10 +1,8 @@
 //! What was cut short never looks complete.
 
-mod support;
-
 use std::sync::Arc;
 
-use support::{Daemon, Framing, Origin, Reply, content, exchange, get};
+use crate::support::{Daemon, Framing, Origin, Reply, content, exchange, get};
 use tokio::sync::Semaphore;
 
 /// An origin that breaks off after this many bytes, whatever it is asked.

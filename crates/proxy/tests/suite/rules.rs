@@ -1,12 +1,10 @@
 //! Who may use the proxy, what for, and which registry a mirror's client means.
 
-mod support;
-
 use std::io::Write as _;
 
+use crate::support::{Daemon, Origin, Reply, exchange, get};
 use globset::{Glob, GlobBuilder};
 use pantala_proxy::{Action, Rule, Upstream};
-use support::{Daemon, Origin, Reply, exchange, get};
 
 fn rule(path: &str, action: Action) -> Rule {
     let path = GlobBuilder::new(path).literal_separator(true).build();

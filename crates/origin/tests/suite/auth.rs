@@ -1,7 +1,5 @@
 //! Own credentials: what they answer, what is remembered of it, and where they never go.
 
-mod support;
-
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -9,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{ask, config, read};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
@@ -16,7 +15,6 @@ use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use pantala_core::{Kind, Who};
 use pantala_origin::{Asker, Body, Credentials, HostConfig, OriginClient, OriginConfig};
-use support::{ask, config, read};
 use tokio::{net::TcpListener, task::JoinSet};
 
 const BASIC: &str = "Basic bWU6cHc=";

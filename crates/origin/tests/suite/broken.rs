@@ -1,12 +1,10 @@
 //! Transfers that break midway: they go on at the right byte or end in an error.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use pantala_core::Kind;
 use pantala_origin::{OriginClient, OriginConfig};
-use support::*;
 
 const WHOLE: &str = "200 OK\nContent-Length: 10\nETag: \"a\"";
 

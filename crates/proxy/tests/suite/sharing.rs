@@ -1,10 +1,10 @@
 //! What is shared, and what is for one client alone.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 
-use support::{Daemon, Origin, Reply, content, get};
+use crate::support::{Daemon, Origin, Reply, content, get};
 use tokio::sync::Semaphore;
 
 #[tokio::test]

@@ -1,8 +1,6 @@
 //! A scripted HTTP server over bare TCP: each connection gets the next answer of the script, byte
 //! for byte, and is then cut.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},

@@ -1,9 +1,7 @@
 //! The registry mirror.
 
-mod support;
-
+use crate::support::{Daemon, Origin, Reply, Seen, content, exchange, get};
 use pantala_core::ContentDigest;
-use support::{Daemon, Origin, Reply, Seen, content, exchange, get};
 
 fn digest(bytes: &[u8]) -> String {
     let kind: ContentDigest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();

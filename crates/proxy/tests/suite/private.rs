@@ -1,7 +1,5 @@
 //! Content that is not for everybody.
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -10,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Daemon, Origin, Reply, Seen, content, get};
+use crate::support::{Daemon, Origin, Reply, Seen, content, get};
 
 /// A file for whoever sends the right credentials, of each kind.
 async fn guarded(file: Vec<u8>, open: Arc<AtomicBool>) -> Origin {
