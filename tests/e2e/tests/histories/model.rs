@@ -35,6 +35,10 @@ impl Reader {
 
 /// What stands at a path for one reader.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are versions, and few are kept"
+)]
 pub enum Given {
     Refusal,
     This(Version),
