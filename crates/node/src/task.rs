@@ -56,6 +56,36 @@ pub(crate) struct TaskHandle {
 }
 
 impl TaskHandle {
+    /// A content of which nothing has happened yet, found behind this resource. Its driver takes the commands.
+    pub fn new(
+        (id, key): (TaskId, ResourceKey),
+        shown: String,
+        meta: ContentMeta,
+        pieces: Arc<TaskPieces>,
+        rates: TaskRates,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            resources: vec![key].into(),
+            shown,
+            meta: meta.into(),
+            pieces,
+            readers: Readers::default(),
+            commands,
+            rates,
+            planned: Mutex::new(Planned::Unknown),
+            proven: false.into(),
+            broken: false.into(),
+            front: u32::MAX.into(),
+            awaited: Default::default(),
+            followers: 0.into(),
+            served: Default::default(),
+            read_ahead: false.into(),
+        }
+    }
+
     /// The content was found behind a resource.
     pub fn found_behind(&self, key: ResourceKey) {
         let mut resources = self.resources.lock();

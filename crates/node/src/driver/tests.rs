@@ -2,7 +2,6 @@
 
 use pantala_core::{Geometry, ResourceKey, TaskId};
 use pantala_store::{Budget, Eviction};
-use parking_lot::Mutex;
 
 use super::*;
 use crate::{rates::TaskRates, stream::Counted};
@@ -14,25 +13,17 @@ fn leftovers() -> Leftovers {
     let store = Store::new(Budget::new(16 << 20), Eviction::default());
     let pieces = store.open(TASK, Geometry::new(Some(1 << 20)));
     let (handle, _) = tasks.get_or_insert(TASK, || {
-        Arc::new(TaskHandle {
-            id: TASK,
-            key: ResourceKey::of_url("http://origin/file", b"", pantala_core::Class::Anonymous),
-            resources: Default::default(),
-            shown: String::new(),
-            meta: Default::default(),
+        let key = ResourceKey::of_url("http://origin/file", b"", pantala_core::Class::Anonymous);
+        let (meta, rates) = (Default::default(), TaskRates::default());
+        let commands = mpsc::channel(1).0;
+        Arc::new(TaskHandle::new(
+            (TASK, key),
+            String::new(),
+            meta,
             pieces,
-            readers: Default::default(),
-            commands: mpsc::channel(1).0,
-            rates: TaskRates::default(),
-            planned: Mutex::new(Planned::Unknown),
-            proven: false.into(),
-            broken: false.into(),
-            front: u32::MAX.into(),
-            awaited: Default::default(),
-            followers: 0.into(),
-            served: Default::default(),
-            read_ahead: false.into(),
-        })
+            rates,
+            commands,
+        ))
     });
     Leftovers {
         handle,

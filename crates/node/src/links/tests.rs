@@ -8,10 +8,7 @@ use pantala_wire::link::ToParent;
 use tokio::{net::TcpListener, time::timeout};
 
 use super::*;
-use crate::{
-    rates::TaskRates,
-    task::{Planned, TaskHandle},
-};
+use crate::{rates::TaskRates, task::TaskHandle};
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 const PARENT: PeerId = PeerId::from_bytes([9; 16]);
@@ -63,29 +60,11 @@ fn a_task_that_goes_takes_its_requests_along() {
 
 fn task(id: TaskId, commands: mpsc::Sender<Command>) -> TaskHandle {
     let store = Store::new(Budget::new(PIECE), Eviction::default());
-    TaskHandle {
-        id,
-        key: pantala_core::ResourceKey::of_url(
-            "http://origin/file",
-            b"",
-            pantala_core::Class::Anonymous,
-        ),
-        resources: Default::default(),
-        shown: String::new(),
-        meta: Default::default(),
-        pieces: store.open(id, Geometry::new(Some(PIECE))),
-        readers: Default::default(),
-        commands,
-        rates: TaskRates::default(),
-        planned: Mutex::new(Planned::Unknown),
-        proven: false.into(),
-        broken: false.into(),
-        front: u32::MAX.into(),
-        awaited: Default::default(),
-        followers: 0.into(),
-        served: Default::default(),
-        read_ahead: false.into(),
-    }
+    let class = pantala_core::Class::Anonymous;
+    let key = pantala_core::ResourceKey::of_url("http://origin/file", b"", class);
+    let pieces = store.open(id, Geometry::new(Some(PIECE)));
+    let (meta, rates) = (Default::default(), TaskRates::default());
+    TaskHandle::new((id, key), String::new(), meta, pieces, rates, commands)
 }
 
 fn links() -> Arc<Links> {

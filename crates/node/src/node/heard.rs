@@ -11,7 +11,6 @@ use pantala_core::{
 };
 use pantala_window::{Config as WindowConfig, Picker, WindowSize};
 use pantala_wire::control::{Control, ControlEvent};
-use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep_until, timeout},
@@ -22,7 +21,7 @@ use crate::{
     driver::Driver,
     measure::measure,
     registration::Answer,
-    task::{Command, Planned, TaskHandle},
+    task::{Command, TaskHandle},
 };
 
 /// The standing connection to the supernode, where there is one.
@@ -130,25 +129,14 @@ impl Node {
             let geometry = Geometry::of(&known.meta);
             let (commands, receiver) = mpsc::channel(COMMANDS);
             taken = Some(receiver);
-            Arc::new(TaskHandle {
-                id: known.task,
-                key,
-                resources: vec![key].into(),
+            Arc::new(TaskHandle::new(
+                (known.task, key),
                 shown,
-                meta: known.meta.clone().into(),
-                pieces: ports.store.open(known.task, geometry),
-                readers: Default::default(),
+                known.meta.clone(),
+                ports.store.open(known.task, geometry),
+                self.inner.rates.task(),
                 commands,
-                rates: self.inner.rates.task(),
-                planned: Mutex::new(Planned::Unknown),
-                proven: false.into(),
-                broken: false.into(),
-                front: u32::MAX.into(),
-                awaited: Default::default(),
-                followers: 0.into(),
-                served: Default::default(),
-                read_ahead: false.into(),
-            })
+            ))
         });
         handle.found_behind(key);
         if new && let Some(commands) = taken {

@@ -3,10 +3,9 @@
 use pantala_core::{Class, Geometry, ResourceKey};
 use pantala_store::{Budget, PieceBuffer, Store};
 use pantala_wire::link::Incoming;
-use parking_lot::Mutex;
 
 use super::*;
-use crate::{rates::TaskRates, task::Planned};
+use crate::rates::TaskRates;
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 const PIECE: u64 = 1 << 20;
@@ -48,25 +47,17 @@ fn add_task_of(server: &PeerServer, task: TaskId, count: u32, size: u64) {
         pieces.seal(PieceIndex::new(piece), buffer);
     }
     server.tasks.get_or_insert(task, || {
-        Arc::new(TaskHandle {
-            id: task,
-            key: ResourceKey::of_url("http://origin/file", b"", Class::Anonymous),
-            resources: Default::default(),
-            shown: String::new(),
-            meta: Default::default(),
+        let key = ResourceKey::of_url("http://origin/file", b"", Class::Anonymous);
+        let (meta, rates) = (Default::default(), TaskRates::default());
+        let commands = mpsc::channel(1).0;
+        Arc::new(TaskHandle::new(
+            (task, key),
+            String::new(),
+            meta,
             pieces,
-            readers: Default::default(),
-            commands: mpsc::channel(1).0,
-            rates: TaskRates::default(),
-            planned: Mutex::new(Planned::Unknown),
-            proven: false.into(),
-            broken: false.into(),
-            front: u32::MAX.into(),
-            awaited: Default::default(),
-            followers: 0.into(),
-            served: Default::default(),
-            read_ahead: false.into(),
-        })
+            rates,
+            commands,
+        ))
     });
 }
 
