@@ -46,11 +46,13 @@ pub(crate) struct Reader {
     rest: Mutex<Rest>,
 }
 
-/// The way to say of a stream that whoever its bytes are handed on to takes none of them.
+/// A handle on a stream, by which the task that hands its bytes on says that the client takes none of them.
 #[derive(Clone)]
 pub struct Pause {
     task: Weak<TaskHandle>,
-    reader: Arc<Reader>,
+    /// A connection keeps this longer than its stream is there, and a reader has a share of the memory for as
+    /// long as it is.
+    reader: Weak<Reader>,
 }
 
 /// Whether a reader takes what is there.
@@ -188,17 +190,17 @@ impl Reader {
 }
 
 impl Pause {
-    pub(crate) fn new(task: &Arc<TaskHandle>, reader: Arc<Reader>) -> Self {
-        let task = Arc::downgrade(task);
+    pub(crate) fn new(task: &Arc<TaskHandle>, reader: &Arc<Reader>) -> Self {
+        let (task, reader) = (Arc::downgrade(task), Arc::downgrade(reader));
         Self { task, reader }
     }
 
     /// What is kept for the reader may serve others as soon as they need it, until it asks for more.
     pub fn stands_still(&self) {
-        let Some(task) = self.task.upgrade() else {
+        let (Some(task), Some(reader)) = (self.task.upgrade(), self.reader.upgrade()) else {
             return;
         };
-        let known = std::mem::replace(&mut self.reader.rest.lock().stands_still, true);
+        let known = std::mem::replace(&mut reader.rest.lock().stands_still, true);
         if !known {
             task.readers.changed.notify_one();
         }

@@ -1,7 +1,10 @@
-//! Registrations that wait for the supernode's answer. An answer names the last request that it is for:
-//! one that was made before a later request answers that one not. Nothing is sent from here.
+//! Registrations that wait for the supernode's answer. An answer names a request, and answers that request and
+//! earlier ones for the same resource; a request that was made later waits on. Nothing is sent from here.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use pantala_core::{
     Error, ResourceKey,
@@ -35,12 +38,23 @@ type Waiting = (Serial, oneshot::Sender<Answer>);
 #[derive(Default)]
 pub(crate) struct Registrations {
     waiting: Mutex<HashMap<ResourceKey, VecDeque<Waiting>>>,
+    /// Resources at which those are taken out that nobody waits for any more.
+    sweep_at: AtomicUsize,
 }
 
+/// Resources below which nothing is swept.
+const SWEEP_MIN: usize = 64;
+
 impl Registrations {
+    /// Waits for the answer to this request. A wait that is given up is forgotten with the answer, or when the
+    /// number of resources has doubled since the last sweep.
     pub fn wait(&self, key: ResourceKey, serial: Serial) -> oneshot::Receiver<Answer> {
         let (tell, told) = oneshot::channel();
         let mut waiting = self.waiting.lock();
+        if waiting.len() >= self.sweep_at.load(Ordering::Relaxed).max(SWEEP_MIN) {
+            waiting.retain(|_, line| line.iter().any(|(_, tell)| !tell.is_closed()));
+            self.sweep_at.store(2 * waiting.len(), Ordering::Relaxed);
+        }
         waiting.entry(key).or_default().push_back((serial, tell));
         told
     }
@@ -159,6 +173,23 @@ mod tests {
         assert!(!waiting.answer(&direct(2)), "nobody waits for that");
         assert!(waiting.answer(&direct(3)));
         assert!(matches!(third.try_recv(), Ok(Answer::Direct)));
+    }
+
+    #[test]
+    fn waits_that_were_given_up_do_not_pile_up() {
+        let waiting = Registrations::default();
+        let url = |number: u64| format!("http://origin.example/{number}");
+        let key = |number| ResourceKey::of_url(&url(number), b"", Class::Anonymous);
+        let mut kept = waiting.wait(key(0), Serial::new(1));
+        for number in 1..10_000 {
+            drop(waiting.wait(key(number), Serial::new(1)));
+        }
+        assert!(waiting.waiting.lock().len() <= 2 * SWEEP_MIN);
+        assert!(waiting.answer(&ToPeer::Direct {
+            key: key(0),
+            serial: Serial::new(1)
+        }));
+        assert!(matches!(kept.try_recv(), Ok(Answer::Direct)));
     }
 
     #[test]

@@ -181,9 +181,12 @@ impl Shelf {
     }
 
     /// The same, changed through this node. The change is owed to the supernode until that has answered a
-    /// request that was made after it: the connection may break while the change is told.
-    pub fn changed_here(&self, key: &ResourceKey) {
-        self.state.lock().changed(key, true);
+    /// request that was made after it: the connection may break while the change is told. `tell` tells it
+    /// now, before any request gets a later serial, so that none overtakes it.
+    pub fn changed_here(&self, key: &ResourceKey, tell: impl FnOnce()) {
+        let mut state = self.state.lock();
+        state.changed(key, true);
+        tell();
     }
 
     /// The supernode answers this request, so that it has heard all that was said before it.
@@ -323,7 +326,7 @@ mod tests {
     fn a_change_is_owed_until_the_supernode_has_answered_what_came_after_it() {
         let shelf = Shelf::new();
         let before = shelf.serial();
-        shelf.changed_here(&key(1));
+        shelf.changed_here(&key(1), || {});
         shelf.changed(&key(2));
         let after = shelf.serial();
         assert!(shelf.owes(&key(1).of_class(Class::Credentialed)));

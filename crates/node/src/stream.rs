@@ -243,7 +243,7 @@ impl StreamIo {
 
     /// The way to say that the reader takes nothing of what it was handed.
     pub fn pause(&self) -> Pause {
-        Pause::new(&self.task, self.reader.clone())
+        Pause::new(&self.task, &self.reader)
     }
 
     /// The stream as a [`Stream`] of blocks; it ends after the first error.

@@ -1,5 +1,7 @@
 //! Carrying out what the brain decides.
 
+use pantala_origin::Asker;
+
 use super::*;
 
 impl Driver {
@@ -228,10 +230,14 @@ impl Driver {
         }
     }
 
+    /// Where a transfer asks the origin, and for whom: for a reader of this host if there is one, since a
+    /// transfer for a stranger may be refused where that one's is not.
     pub(super) fn source(&self) -> Option<&OriginSource> {
-        let reader = self.readers.values().next();
-        let reader = reader.map(|told| &told.reader.source);
-        reader.or(self.last_source.as_ref())
+        let sources = self.readers.values().map(|told| &told.reader.source);
+        let of_this_host_first = |source: &&OriginSource| source.asker != Asker::Host;
+        sources
+            .min_by_key(of_this_host_first)
+            .or(self.last_source.as_ref())
     }
 
     pub(super) fn open_run(

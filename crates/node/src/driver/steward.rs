@@ -5,6 +5,8 @@
 //!
 //! Nothing here reads or sends a byte, and nothing here is done for other content.
 
+use std::ops::Range;
+
 use super::*;
 use crate::stream::Counted;
 
@@ -67,7 +69,11 @@ impl Driver {
         let unneeded = steward
             .unfollowed
             .is_some_and(|since| now.duration_since(since) >= UNREAD);
-        if self.runs.is_empty() || unneeded {
+        // What has come stays for children that have not had it, though the transfer is over.
+        let geometry = self.handle.pieces.geometry();
+        let had = || !geometry.has(self.handle.served.lock().first_gap(steward.next));
+        let over = self.runs.is_empty() && (self.handle.is_broken() || had());
+        if over || unneeded {
             self.steward = None;
             self.feed(Event::ReaderClosed { reader: STEWARD });
             return;
@@ -77,7 +83,8 @@ impl Driver {
         let own = windows.iter().find(|window| window.0 == STEWARD);
         let edge = own.map_or(before, |window| PieceIndex::new(window.1.get() + window.2));
         let awaited = self.handle.awaited.lock().keys().next().copied();
-        let next = next_for_others(before, edge, &self.handle.served.lock(), awaited);
+        let front = PieceIndex::new(self.handle.front.load(Ordering::Relaxed));
+        let next = next_for_others(before..edge, front, &self.handle.served.lock(), awaited);
         if next > before {
             if let Some(steward) = &mut self.steward {
                 steward.next = next;
@@ -97,17 +104,19 @@ fn first_unserved(front: PieceIndex, held: &PieceSet, served: &PieceSet) -> Piec
     unserved.last().unwrap_or(front)
 }
 
-/// Where a window goes on that began at `before` and ends at `edge`: after what children have had. Where
-/// nobody takes the first of its pieces, though somebody waits for one beyond all of them, nobody will.
+/// Where the window goes on that spans these pieces: after what children have had. A child that waits for a
+/// piece beyond the window while none takes the window's first one shows that none wants that: the window
+/// then moves up to the piece, but never beyond `front`, up to which the transfer has come, because the
+/// transfer would be stopped there as unneeded.
 fn next_for_others(
-    before: PieceIndex,
-    edge: PieceIndex,
+    window: Range<PieceIndex>,
+    front: PieceIndex,
     served: &PieceSet,
     awaited: Option<PieceIndex>,
 ) -> PieceIndex {
-    let next = served.first_gap(before);
+    let next = served.first_gap(window.start);
     match awaited {
-        Some(piece) if next == before && piece >= edge => piece,
+        Some(piece) if next == window.start && piece >= window.end => piece.min(front).max(next),
         _ => next,
     }
 }
@@ -139,10 +148,26 @@ mod tests {
     #[test]
     fn a_window_follows_what_children_take_and_passes_what_none_wants() {
         let served = set([0, 1, 3]);
-        assert_eq!(next_for_others(p(0), p(4), &served, None), p(2));
-        assert_eq!(next_for_others(p(2), p(6), &served, Some(p(5))), p(2));
-        assert_eq!(next_for_others(p(2), p(6), &served, Some(p(6))), p(6));
+        let next = |window: Range<u32>, front, awaited: Option<u32>| {
+            let window = p(window.start)..p(window.end);
+            next_for_others(window, p(front), &served, awaited.map(p)).get()
+        };
+        assert_eq!(next(0..4, 4, None), 2);
+        assert_eq!(next(2..6, 6, Some(5)), 2);
+        assert_eq!(next(2..6, 6, Some(6)), 6);
         // It moves first, and may come to the piece that way.
-        assert_eq!(next_for_others(p(0), p(4), &served, Some(p(6))), p(2));
+        assert_eq!(next(0..4, 4, Some(6)), 2);
+    }
+
+    #[test]
+    fn a_window_never_overtakes_the_transfer() {
+        let served = set([0, 1]);
+        let next =
+            |front, awaited| next_for_others(p(2)..p(6), p(front), &served, Some(p(awaited)));
+        assert_eq!(next(4, 20), p(4));
+        assert_eq!(next(6, 20), p(6));
+        // Nothing has come of the window itself yet.
+        assert_eq!(next(2, 20), p(2));
+        assert_eq!(next(1, 20), p(2));
     }
 }

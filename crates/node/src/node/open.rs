@@ -175,9 +175,10 @@ impl Node {
     /// other peers (RFC 9111, 4.4).
     pub fn changed(&self, url: &Url) {
         let key = key::of_url(url, &self.inner.config.filter_query);
-        self.inner.ports.shelf.changed_here(&key);
-        // Nobody else knows anything where there is no supernode.
-        self.inner.ports.control.send(FromPeer::Changed { key });
+        self.inner.ports.shelf.changed_here(&key, || {
+            // Nobody else knows anything where there is no supernode.
+            self.inner.ports.control.send(FromPeer::Changed { key });
+        });
     }
 
     pub(super) fn harmless(&self) -> &Harmless {

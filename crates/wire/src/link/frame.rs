@@ -175,6 +175,7 @@ fn runs(out: &mut BytesMut, kind: u8, task: &TaskId, runs: &[PieceRun]) {
     for part in runs.chunks(RUNS_MAX) {
         frame(out, kind, |out| {
             out.put_slice(task.as_bytes());
+            out.put_u32(part.len() as u32);
             for (first, count) in part {
                 out.put_u32(first.get());
                 out.put_u32(*count);
@@ -384,8 +385,9 @@ fn take_hello(payload: &mut &[u8]) -> Result<(PeerId, Versions), Error> {
 }
 
 fn take_runs(payload: &mut &[u8]) -> Result<Vec<PieceRun>, Error> {
-    let mut runs = Vec::with_capacity(payload.len() / 8);
-    while !payload.is_empty() {
+    let len = take_u32(payload)? as usize;
+    let mut runs = Vec::with_capacity(len.min(payload.len() / 8));
+    for _ in 0..len {
         let (first, count) = (take_u32(payload)?, take_u32(payload)?);
         if count == 0 || first.checked_add(count).is_none() {
             return Err(broken("a run of pieces without an end"));
@@ -462,9 +464,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_parent_says_arrives(message in to_child()) {
+        fn what_a_parent_says_arrives(message in to_child(), appended in prop::collection::vec(any::<u8>(), 0..20)) {
             let mut out = BytesMut::new();
             message.encode(&mut out);
+            // Fields of a later version.
+            out.put_slice(&appended);
             prop_assert_eq!(ToChild::decode(out[0], &out[HEADER..]).unwrap(), Some(message));
         }
 

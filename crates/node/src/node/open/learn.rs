@@ -71,9 +71,11 @@ impl Node {
             }
             Ok(First::Unchanged { task, meta, .. }) => {
                 return match self.unchanged(owed, task, *meta, &request, &opened).await? {
-                    Some(content) => Ok(Some(Opened::Content(content))),
-                    // Everybody forgot it meanwhile: as if nothing had been known.
-                    None => Box::pin(self.learn_now(asked, None, request, opened)).await,
+                    Unchanged::Content(content) => Ok(Some(Opened::Content(content))),
+                    // As if nothing had been known.
+                    Unchanged::Gone(asked) => {
+                        Box::pin(self.learn_now(asked, None, request, opened)).await
+                    }
                 };
             }
             Err(refused) => {
@@ -100,8 +102,7 @@ impl Node {
         self.begin(owed, response, request, opened).await
     }
 
-    /// The origin says that a content that is known stands there: lets the reader in. `None` when
-    /// nobody has the content any more.
+    /// The origin says that a content that is known stands there: lets the reader in.
     async fn unchanged(
         &self,
         owed: Owed<'_>,
@@ -109,8 +110,9 @@ impl Node {
         meta: ContentMeta,
         request: &ContentRequest,
         opened: &Arrival,
-    ) -> Result<Option<Content>> {
-        let Asked { key, serial } = owed.asked;
+    ) -> Result<Unchanged> {
+        let asked = owed.asked;
+        let Asked { key, serial } = asked;
         let told = self.inner.registrations.wait(key, serial);
         let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
         shelf.put(key, task, meta.clone(), serial, now);
@@ -121,17 +123,21 @@ impl Node {
             match tokio::time::timeout(self.answer_timeout(), told).await {
                 Ok(Ok(Answer::Known(known))) => {
                     let content = self.attach(known.task, known.meta, request, opened, true)?;
-                    return Ok(Some(content));
+                    return Ok(Unchanged::Content(content));
                 }
-                // Nobody can read it to its end any more.
-                Ok(Ok(Answer::Learn { .. })) => return Ok(None),
+                // Nobody can read it to its end any more. The supernode waits for the answer to the
+                // request that it names, which may be a later one whose reader has gone.
+                Ok(Ok(Answer::Learn { serial, .. })) => {
+                    return Ok(Unchanged::Gone(Asked { key, serial }));
+                }
                 _ => {}
             }
         }
         if self.inner.ports.tasks.get(&task).is_none() {
-            return Ok(None);
+            return Ok(Unchanged::Gone(asked));
         }
-        Ok(Some(self.attach(task, meta, request, opened, true)?))
+        let content = self.attach(task, meta, request, opened, true)?;
+        Ok(Unchanged::Content(content))
     }
 
     /// Begins a content with the transfer that brought what is known of it; `None` as in [`Node::learn_now`].
@@ -210,6 +216,14 @@ impl Node {
         readers > 1
             && readers * pantala_core::MIN_PIECE > self.inner.ports.store.budget().limit() / 3
     }
+}
+
+/// What comes of an origin's answer that a content has not changed.
+enum Unchanged {
+    /// The reader is let in.
+    Content(Content),
+    /// No peer has the content any more: the origin is to be asked for it, in answer to this request.
+    Gone(Asked),
 }
 
 /// The word on a resource that is owed to the supernode, because others wait for it. When nothing
