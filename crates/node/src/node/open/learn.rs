@@ -71,7 +71,7 @@ impl Node {
             }
             Ok(First::Unchanged { task, meta, .. }) => {
                 return match self.unchanged(owed, task, *meta, &request, &opened).await? {
-                    Unchanged::Content(content) => Ok(Some(Opened::Content(content))),
+                    Unchanged::Content(content) => Ok(Some(Opened::Content(*content))),
                     // As if nothing had been known.
                     Unchanged::Gone(asked) => {
                         Box::pin(self.learn_now(asked, None, request, opened)).await
@@ -123,7 +123,7 @@ impl Node {
             match tokio::time::timeout(self.answer_timeout(), told).await {
                 Ok(Ok(Answer::Known(known))) => {
                     let content = self.attach(known.task, known.meta, request, opened, true)?;
-                    return Ok(Unchanged::Content(content));
+                    return Ok(Unchanged::Content(content.into()));
                 }
                 // Nobody can read it to its end any more. The supernode waits for the answer to the
                 // request that it names, which may be a later one whose reader has gone.
@@ -137,7 +137,7 @@ impl Node {
             return Ok(Unchanged::Gone(asked));
         }
         let content = self.attach(task, meta, request, opened, true)?;
-        Ok(Unchanged::Content(content))
+        Ok(Unchanged::Content(content.into()))
     }
 
     /// Begins a content with the transfer that brought what is known of it; `None` as in [`Node::learn_now`].
@@ -221,7 +221,7 @@ impl Node {
 /// What comes of an origin's answer that a content has not changed.
 enum Unchanged {
     /// The reader is let in.
-    Content(Content),
+    Content(Box<Content>),
     /// No peer has the content any more: the origin is to be asked for it, in answer to this request.
     Gone(Asked),
 }
