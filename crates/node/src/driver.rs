@@ -137,8 +137,8 @@ struct Told {
     rests: bool,
 }
 
-/// What must not be left of a task when its driver is no more, not even when it panicked: nobody
-/// else would bring its readers another byte, or tell them so.
+/// The state of a task that must be cleared when its driver ends, also by a panic: nothing else would bring
+/// the task's readers another byte, or tell them so.
 struct Leftovers {
     handle: Arc<TaskHandle>,
     tasks: Arc<Tasks>,
@@ -214,7 +214,8 @@ const PULSE: Duration = Duration::from_millis(100);
 /// How long a reader must have been the slow one until the supernode hears of it.
 const BOUND: Duration = Duration::from_millis(300);
 const REDIAL: Duration = Duration::from_millis(500);
-/// How long a reader takes nothing of what is there until its memory may serve others.
+/// A reader that takes nothing of what is there for this long rests, and its memory may serve others. It is
+/// fixed, because how long a client pauses follows from nothing that this node measures.
 const REST: Duration = Duration::from_secs(1);
 /// How long links to parents are kept while nobody reads.
 const UNREAD: Duration = Duration::from_secs(10);

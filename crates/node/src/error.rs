@@ -1,6 +1,6 @@
 use pantala_core::{Error, Kind, PieceIndex, Who};
 
-/// What brings a content's pieces is gone, by a defect of ours.
+/// The error of readers whose driver ended by a defect of ours.
 pub(crate) fn abandoned() -> Error {
     let what = "what brought this content has failed";
     Error::new(Who::Us, Kind::Internal, what).hint("read it again, and report what the log says")

@@ -545,7 +545,7 @@ impl Inner {
     }
 }
 
-/// Who wants news of a task.
+/// A task's driver that wants the parent's news of that task.
 struct Follower {
     commands: mpsc::Sender<Command>,
     /// Whether it knows of the link: news mean nothing to it before.

@@ -157,15 +157,15 @@ fn without_ns(query: Option<&str>) -> Query {
     }
 }
 
-/// The upstream's URL for a path of ours. `None` when the path goes up and out of the upstream's
-/// own (`..` is resolved as the upstream would).
-/// Where a registry is.
+/// The address of a registry.
 struct Base {
     url: Url,
     /// Whether the operator has named it.
     set_up: bool,
 }
 
+/// The upstream's URL for a path of ours. `None` when the path goes up and out of the upstream's
+/// own (`..` is resolved as the upstream would).
 fn destination(base: &Base, path: &str, query: &str, named: Named) -> Option<Destination> {
     let mut url = base.url.clone();
     let root = base.url.path().trim_end_matches('/');

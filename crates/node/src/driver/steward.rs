@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::*;
 use crate::stream::Counted;
 
-/// The window without a reader.
+/// A window that no reader has, kept open for children.
 pub(super) struct Steward {
     /// The first piece that must stay for a child.
     next: PieceIndex,
@@ -20,7 +20,7 @@ pub(super) struct Steward {
     _counted: Arc<Counted>,
 }
 
-/// No reader has this number.
+/// The window's number in the picker. No reader gets this number.
 const STEWARD: ReaderId = ReaderId(u64::MAX);
 
 impl Driver {

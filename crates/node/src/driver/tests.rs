@@ -1,4 +1,4 @@
-//! What is left when a driver ends.
+//! Tests of the end of a driver: it leaves no reader waiting and no task behind.
 
 use pantala_core::{Geometry, ResourceKey, TaskId};
 use pantala_store::{Budget, Eviction};

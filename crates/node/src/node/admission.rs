@@ -214,7 +214,7 @@ impl Node {
     }
 }
 
-/// What an origin's answer says of the content that it serves.
+/// The evidence in an origin's answer of which content it serves.
 pub(super) struct Says {
     digest: Option<ContentDigest>,
     validators: Validators,

@@ -18,12 +18,12 @@ use crate::{
 /// The alignment of the first byte asked for when nobody knows yet how large pieces are.
 const ALIGN: u64 = pantala_core::MAX_PIECE;
 
-/// What one GET for a content brought.
+/// The result of one GET for a content.
 pub(super) enum First {
     /// A content that is known stands there.
     Unchanged {
         task: TaskId,
-        /// What the answer says of it now.
+        /// The metadata of the answer, which is newer than what was known.
         meta: Box<ContentMeta>,
         /// Whether others than who asked may still have it.
         shareable: bool,

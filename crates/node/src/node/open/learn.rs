@@ -218,7 +218,7 @@ impl Node {
     }
 }
 
-/// What comes of an origin's answer that a content has not changed.
+/// The outcome of an origin's answer that a content has not changed.
 enum Unchanged {
     /// The reader is let in.
     Content(Box<Content>),
@@ -267,8 +267,8 @@ impl Drop for Owed<'_> {
     }
 }
 
-/// What others are told of an answer that is for one reader alone. A name that is answered with
-/// something else says only that this reader does not get the content.
+/// The word to other readers about an answer that is for one reader alone. Where the origin answers a name
+/// with something else than the content, it says only that this reader does not get the content.
 fn unshareable(request: &ContentRequest) -> Learned {
     if request.digest.is_none() {
         return Learned::Unshareable;

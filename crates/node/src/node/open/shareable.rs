@@ -1,5 +1,5 @@
-//! What an answer of the origin is fit for: whether others may have it, and whether it may join a content
-//! that its name stands for already. Nothing is asked or told here.
+//! This module judges answers of the origin: whether other readers may have one, and whether it may join a
+//! content that its name stands for already. It sends nothing and asks nobody.
 
 use pantala_core::{Class, ContentDigest, ContentMeta};
 use pantala_origin::OriginResponse;
