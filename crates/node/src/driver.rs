@@ -38,9 +38,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     announce::Announcer,
     clock::Clock,
+    download::{LinkHandle, Links, NotTaken, Want},
     error,
     line::{Line, LineClaim, Yielding},
-    links::{LinkHandle, Links, NotTaken, Want},
     metrics::Metrics,
     node::ControlPort,
     readers::{OriginSource, Reader},

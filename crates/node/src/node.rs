@@ -30,8 +30,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     alone::Alone,
     clock::Clock,
+    download::Links,
     driver::Ports,
-    links::Links,
     metrics::{Metrics, Totals},
     prefetch::{Prefetch, ReadAhead},
     rates::{RateLimits, Rates},

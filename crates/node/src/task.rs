@@ -17,7 +17,7 @@ use pantala_wire::control::MAX_RESOURCES;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::{links::LinkHandle, rates::TaskRates, readers::Readers};
+use crate::{download::LinkHandle, rates::TaskRates, readers::Readers};
 
 /// A content this peer streams or holds, as everybody but its driver sees it.
 pub(crate) struct TaskHandle {

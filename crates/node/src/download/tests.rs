@@ -1,14 +1,30 @@
 //! What a link keeps, and for how long.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use pantala_core::Geometry;
+use bytes::BytesMut;
+use pantala_core::{Geometry, PeerId, PieceIndex, TaskId, control::PeerAddr};
 use pantala_store::{Budget, Eviction, PieceBuffer, Store};
-use pantala_wire::link::ToParent;
-use tokio::{net::TcpListener, time::timeout};
+use pantala_window::AttemptId;
+use pantala_wire::link::{FrameReader, ToChild, ToParent};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{
+        TcpListener,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::*;
-use crate::{rates::TaskRates, task::TaskHandle};
+use super::{Links, Want, requests::Requests};
+use crate::{
+    limiter::Limits,
+    metrics::Metrics,
+    rates::TaskRates,
+    task::{Command, TaskHandle},
+};
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 const PARENT: PeerId = PeerId::from_bytes([9; 16]);
@@ -30,31 +46,21 @@ fn want(store: &Store, commands: &mpsc::Sender<Command>) -> Want {
     }
 }
 
-fn follow(commands: &mpsc::Sender<Command>) -> Order {
-    let commands = commands.clone();
-    Order::Follow {
-        task: TASK,
-        commands,
-    }
-}
-
 #[test]
 fn a_task_that_goes_takes_its_requests_along() {
     let store = Store::new(Budget::new(4 * PIECE), Eviction::default());
     let (commands, _heard) = mpsc::channel(4);
-    let (state, mut out, mut next) = (LinkState::default(), BytesMut::new(), 0);
-    state.carry_out(follow(&commands), &mut next, &mut out);
-    state.carry_out(Order::Want(want(&store, &commands)), &mut next, &mut out);
+    let mut requests = Requests::default();
+    requests.ask(want(&store, &commands));
     assert_eq!(store.budget().used(), PIECE);
-    state.carry_out(Order::Unfollow { task: TASK }, &mut next, &mut out);
+    requests.cancel_all_of(TASK);
     assert_eq!(store.budget().used(), 0, "the parent may never answer");
 
     // The same while a block of it is being read.
-    state.carry_out(follow(&commands), &mut next, &mut out);
-    state.carry_out(Order::Want(want(&store, &commands)), &mut next, &mut out);
-    let reading = state.take(1).expect("the request is open");
-    state.carry_out(Order::Unfollow { task: TASK }, &mut next, &mut out);
-    state.put_back(1, reading);
+    requests.ask(want(&store, &commands));
+    let reading = requests.take(1).expect("the request is open");
+    requests.cancel_all_of(TASK);
+    requests.put_back(1, reading);
     assert_eq!(store.budget().used(), 0);
 }
 
@@ -116,7 +122,7 @@ async fn a_link_that_no_task_uses_is_closed_and_made_anew() {
         };
         let follow = ToParent::Follow { task: TASK };
         assert!(said.contains(&follow), "{said:?}");
-        assert!(links.open.lock().is_empty(), "it is no more");
+        assert_eq!(links.count(), 0, "it is no more");
     }
 }
 
