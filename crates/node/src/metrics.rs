@@ -4,11 +4,11 @@ use std::sync::{
 };
 
 use pantala_origin::OriginClient;
-use pantala_store::Store;
+use pantala_store::{Holder, Store};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -283,6 +283,20 @@ impl Collector for NodeCollector {
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        self.encode_holders(encoder)
+    }
+}
+
+impl NodeCollector {
+    /// Who holds the memory.
+    fn encode_holders(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "The memory in use, by what it is for";
+        let name = "memory_held_bytes";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for holder in Holder::ALL {
+            let held = ConstGauge::new(self.store.budget().used_by(holder) as i64);
+            held.encode(family.encode_family(&[("by", holder.name())])?)?;
         }
         Ok(())
     }

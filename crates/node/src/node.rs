@@ -17,7 +17,7 @@ use pantala_core::{
     control::{Hello, PeerAddr},
 };
 use pantala_origin::{OriginClient, OriginConfig};
-use pantala_store::{Budget, Charge, Eviction, Store, StoreStats};
+use pantala_store::{Budget, Charge, Eviction, Holder, Store, StoreStats};
 use pantala_window::Snapshot;
 use pantala_wire::control::{ClientConfig, Control};
 use prometheus_client::registry::Registry;
@@ -276,7 +276,16 @@ impl Node {
     /// is let go of is more than what is taken, so it need not wait for those who wait for room.
     pub fn keep_for_client(&self, bytes: u64) -> Option<Kept> {
         let budget = self.inner.ports.store.budget();
-        budget.charge_ahead(bytes).map(Kept)
+        let charge = budget.charge_ahead(bytes)?;
+        Some(Kept(charge.held_by(Holder::Copies)))
+    }
+
+    /// Memory for what a client's connection takes by itself; `None` when there is none. Nobody waits for it: a client
+    /// is told at once that there is no room.
+    pub fn keep_for_connection(&self, bytes: u64) -> Option<Kept> {
+        let budget = self.inner.ports.store.budget();
+        let charge = budget.charge_ahead(bytes)?;
+        Some(Kept(charge.held_by(Holder::Connections)))
     }
 
     /// A client's answer keeps no piece any more that it kept: whoever waits for memory looks for it again.

@@ -7,7 +7,7 @@ use pantala_core::{
     ByteRange, ContentMeta, Error, Geometry, Kind, PieceDigest, PieceIndex, Result, Who,
 };
 use pantala_origin::{Expect, OriginBody, OriginClient, OriginRequest};
-use pantala_store::{Budget, PieceBuffer, PieceWriter, TaskPieces};
+use pantala_store::{Budget, Holder, PieceBuffer, PieceWriter, TaskPieces};
 use pantala_window::RunId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ impl OriginRun {
                 };
                 let charge = self.budget.charge(ORIGIN_BUFFER).await;
                 let mut body = origin.get(request).await?.body;
-                body.hold(charge);
+                body.hold(charge.held_by(Holder::Origins));
                 body
             }
         };

@@ -78,11 +78,21 @@ impl Seats {
 
     /// A seat for a new connection; `None` when there is none left beyond the limit either.
     pub fn admit(self: &Arc<Self>, addr: IpAddr) -> Option<Arc<Seat>> {
+        self.admit_as(addr, false)
+    }
+
+    /// A seat beyond the limit, for a connection for which there is no room but for what must always be
+    /// answered.
+    pub fn admit_beyond(self: &Arc<Self>, addr: IpAddr) -> Option<Arc<Seat>> {
+        self.admit_as(addr, true)
+    }
+
+    fn admit_as(self: &Arc<Self>, addr: IpAddr, beyond: bool) -> Option<Arc<Seat>> {
         let addr = addr.to_canonical();
         let mut table = self.table.lock();
         let of_address = table.by_address.get(&addr).copied().unwrap_or(0);
         let crowd = !addr.is_loopback() && of_address >= (self.limit / ONE_ADDRESS).max(1);
-        let kind = if crowd {
+        let kind = if crowd || beyond {
             1
         } else if table.open[0] < self.limit {
             self.turned_away.store(0, Ordering::Relaxed);
@@ -114,6 +124,11 @@ impl Seats {
             place,
             idle_since: Mutex::new(Some(since)),
         }))
+    }
+
+    /// How many connections there are, those beyond the limit included.
+    pub fn open(&self) -> usize {
+        self.table.lock().open.iter().sum()
     }
 
     /// Somebody could not be served for want of a place: a connection that stands still may be ended
@@ -296,6 +311,14 @@ mod tests {
         assert!(!seats.admit(there(2)).unwrap().is_beyond());
         let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
         assert!(seats.admit(mapped.into()).unwrap().is_beyond());
+    }
+
+    #[test]
+    fn one_without_room_is_beyond_the_limit() {
+        let seats = Seats::new(4, 1);
+        let without = seats.admit_beyond(HERE).unwrap();
+        assert!(without.is_beyond() && !seats.admit(HERE).unwrap().is_beyond());
+        assert_eq!(seats.open(), 1);
     }
 
     #[test]

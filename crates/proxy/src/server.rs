@@ -26,9 +26,10 @@ use crate::{
     interim::Interims,
     metrics::Metrics,
     outlet::{Gate, Outlet},
-    route,
+    room, route,
     rules::{Rule, Rules},
     stale::Stale,
+    unsent::Unsent,
     upstreams::{Upstream, Upstreams},
     users::Users,
 };
@@ -186,6 +187,14 @@ impl Proxy {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let connections = config.connections.min(room::most(node.memory().limit));
+        if connections < config.connections {
+            tracing::warn!(
+                connections,
+                asked = config.connections,
+                "the memory budget has room for fewer connections than asked for; give more --memory"
+            );
+        }
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let tracker = TaskTracker::new();
         let context = Arc::new(Context {
@@ -200,7 +209,7 @@ impl Proxy {
             stale: Stale::new(config.serve_stale),
             connect_timeout: config.connect_timeout,
             client_timeout: config.client_timeout,
-            connections: Seats::new(config.connections, OPERATORS),
+            connections: Seats::new(connections, OPERATORS),
             tunnel_ports: config.tunnel_ports,
             stop: stop.clone(),
             kill: kill.clone(),
@@ -253,14 +262,18 @@ impl Drop for Proxy {
 }
 
 async fn accept(listener: &TcpListener, context: &Arc<Context>) {
+    let unsent = Unsent::new(context.node.memory().limit);
     loop {
         match listener.accept().await {
             Ok((stream, addr)) => {
-                let Some(seat) = context.connections.admit(addr.ip()) else {
+                let admitted = room::admit(&context.node, &context.connections, addr.ip());
+                let Some((seat, memory)) = admitted else {
                     tracing::debug!(client = %addr, "closed a connection: far too many");
                     continue;
                 };
-                let stream = Connection::new(prepared(stream));
+                prepare(&stream);
+                unsent.limit(&stream, context.connections.open());
+                let stream = Connection::new(stream);
                 let client = Client {
                     addr,
                     secure: None,
@@ -273,7 +286,7 @@ async fn accept(listener: &TcpListener, context: &Arc<Context>) {
                 let context = context.clone();
                 let tracker = context.tracker.clone();
                 tracker.spawn(async move {
-                    let _open = context.metrics.connection();
+                    let _counted = (context.metrics.connection(), memory);
                     serve(stream, client, &context).await;
                 });
             }
@@ -285,14 +298,13 @@ async fn accept(listener: &TcpListener, context: &Arc<Context>) {
     }
 }
 
-fn prepared(stream: TcpStream) -> TcpStream {
+fn prepare(stream: &TcpStream) {
     // A connection works without either, or is gone already.
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
         .with_interval(KEEPALIVE / 4);
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-    stream
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 /// Answers the requests of one connection, until it ends or the proxy stops.

@@ -2,7 +2,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic},
     task::{Context, Poll, Waker},
 };
 
@@ -25,6 +25,8 @@ pub struct Budget {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
+    /// What each holder has of it. Only shown: nothing is decided by it, so no model needs to know.
+    held: [atomic::AtomicU64; Holder::ALL.len()],
     line: Mutex<Line>,
     pressure: OnceLock<Weak<dyn Evict>>,
     slabs: Arc<Slabs>,
@@ -32,6 +34,34 @@ pub struct Budget {
 
 /// The part of the limit by which it may be exceeded by who lets go of more in the same moment.
 const LOAN: u64 = 16;
+
+/// What a charge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Pieces, held and on their way.
+    Pieces,
+    /// What transfers from origins read ahead.
+    Origins,
+    /// Copies of what clients that stand still have not taken.
+    Copies,
+    /// What clients' connections take by themselves.
+    Connections,
+}
+
+impl Holder {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Pieces, Self::Origins, Self::Copies, Self::Connections];
+
+    /// Its name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pieces => "pieces",
+            Self::Origins => "origins",
+            Self::Copies => "copies",
+            Self::Connections => "connections",
+        }
+    }
+}
 
 /// What can give memory back: the piece data cache.
 pub(crate) trait Evict: Send + Sync {
@@ -58,6 +88,7 @@ struct Line {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: u64,
+    holder: Holder,
 }
 
 impl Budget {
@@ -67,6 +98,7 @@ impl Budget {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            held: Default::default(),
             line: Mutex::new(Rank::Line, Line::default()),
             pressure: OnceLock::new(),
             slabs: Arc::default(),
@@ -86,6 +118,11 @@ impl Budget {
     /// Bytes charged now.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes charged now for one holder.
+    pub fn used_by(&self, holder: Holder) -> u64 {
+        self.held[holder as usize].load(atomic::Ordering::Relaxed)
     }
 
     /// The most bytes that were ever charged at once.
@@ -144,8 +181,13 @@ impl Budget {
     }
 
     fn charged(self: &Arc<Self>, bytes: u64) -> Charge {
-        let budget = self.clone();
-        Charge { budget, bytes }
+        let (budget, holder) = (self.clone(), Holder::Pieces);
+        self.held[holder as usize].fetch_add(bytes, atomic::Ordering::Relaxed);
+        Charge {
+            budget,
+            bytes,
+            holder,
+        }
     }
 
     fn charge_or_evict(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
@@ -250,6 +292,15 @@ impl Drop for Charging {
 }
 
 impl Charge {
+    /// The same bytes, for another holder than pieces.
+    pub fn held_by(mut self, holder: Holder) -> Self {
+        let held = &self.budget.held;
+        held[self.holder as usize].fetch_sub(self.bytes, atomic::Ordering::Relaxed);
+        held[holder as usize].fetch_add(self.bytes, atomic::Ordering::Relaxed);
+        self.holder = holder;
+        self
+    }
+
     /// How many bytes it stands for.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -268,6 +319,8 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        let held = &self.budget.held[self.holder as usize];
+        held.fetch_sub(self.bytes, atomic::Ordering::Relaxed);
         self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
         // No more than that: whoever drops it may hold any lock.
         self.budget.nudge();
@@ -287,6 +340,19 @@ mod tests {
         assert_eq!((budget.used(), a.bytes(), b.bytes()), (100, 60, 40));
         drop((a, b));
         assert_eq!((budget.used(), budget.peak()), (0, 100));
+    }
+
+    #[test]
+    fn it_is_known_who_holds_what() {
+        let budget = Budget::new(100);
+        let piece = budget.try_charge(60).unwrap();
+        let copy = budget.charge_ahead(30).unwrap().held_by(Holder::Copies);
+        let held = || Holder::ALL.map(|holder| budget.used_by(holder));
+        assert_eq!(held(), [60, 0, 30, 0]);
+        drop(piece);
+        assert_eq!(held(), [0, 0, 30, 0]);
+        drop(copy);
+        assert_eq!((held(), budget.used()), ([0; 4], 0));
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ mod store;
 mod sync;
 mod task;
 
-pub use budget::{Budget, Charge};
+pub use budget::{Budget, Charge, Holder};
 pub use buffer::{PieceBuffer, PieceWriter};
 pub use keep::{Eviction, Keep};
 pub use store::{Store, StoreStats};

@@ -1,7 +1,9 @@
 //! Clients that stop reading, and connections that say nothing: nobody else notices.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    io::Write as _,
     net::SocketAddr,
     process::Command,
     thread,
@@ -150,6 +152,91 @@ fn no_more_clients_are_ended_than_others_wait() {
     });
     let left = daemon.metric("pantala_proxy_connections");
     assert!(left >= SERVED as u64, "{left} of {SERVED} are left");
+}
+
+/// Bytes that the kernel has of this program for each of its clients, by their ports.
+fn queued(daemon: &Dfdaemon) -> BTreeMap<String, u64> {
+    let lines = fs::read_to_string(format!("/proc/{}/net/tcp", daemon.process().id()));
+    let lines = lines.expect("its connections");
+    let own = format!(":{:04X}", daemon.addr().port());
+    let rows = lines
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let established = rows.filter(|row| row[1].ends_with(&own) && row[3] == "01");
+    established
+        .map(|row| {
+            let (sent, _) = row[4].split_once(':').expect("two queues");
+            let bytes = u64::from_str_radix(sent, 16).expect("bytes in hexadecimal");
+            (row[2].to_owned(), bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn what_clients_do_not_take_does_not_fill_the_kernel() {
+    const CLIENTS: usize = 200;
+    let content = Content::new(878, 8 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let daemon = Dfdaemon::start_alone(&["--memory", "64MiB"]);
+    let known = ask(daemon.addr(), "GET", &origin.url(), &[], b"");
+    content.assert_bytes(&known.body);
+    let mut stalled: Vec<Stalled> = (0..CLIENTS)
+        .map(|_| Stalled::ask(daemon.addr(), &origin.url(), ""))
+        .collect();
+    let mut before = BTreeMap::new();
+    let queued = until("the kernel to take no more for them", || {
+        let answered = stalled.iter().all(Stalled::is_answered);
+        let now = queued(&daemon);
+        (answered && std::mem::replace(&mut before, now.clone()) == now).then_some(now)
+    });
+    assert!(queued.len() >= CLIENTS, "{} clients", queued.len());
+    // What all programs of the host have for TCP is little. Left to itself the kernel takes 1 to 4 MiB for each.
+    let sum: u64 = queued.values().sum();
+    let most = queued.values().max();
+    println!("{sum} bytes for {CLIENTS} clients, {most:?} for one");
+    assert!(sum <= 32 * MIB as u64, "{sum} bytes, {most:?} for one");
+    // A client that takes its bytes gets them all.
+    stalled[CLIENTS - 1].assert_whole(&content);
+}
+
+#[test]
+fn a_thousand_clients_that_stop_reading_are_within_the_memory() {
+    const CLIENTS: usize = 1000;
+    let content = Content::new(879, 8 * MIB);
+    let other = Content::new(880, 16 * MIB);
+    let origin = Origin::start(&content, Script::default());
+    let others = Origin::start(&other, Script::default());
+    // As many connections as it has by itself are a few more.
+    let daemon = Dfdaemon::start_alone(&["--memory", "256MiB"]);
+    let known = ask(daemon.addr(), "GET", &origin.url(), &[], b"");
+    content.assert_bytes(&known.body);
+    let stalled = silent(daemon.addr(), CLIENTS);
+    for mut client in &stalled {
+        let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", origin.url());
+        client
+            .write_all(request.as_bytes())
+            .expect("the request is taken");
+    }
+    until("all to be readers", || {
+        (daemon.metric("pantala_readers") >= CLIENTS as u64).then_some(())
+    });
+    // More than all of the memory, so that none of it is left unused.
+    let size = other.bytes().len() as u64;
+    for number in 0..2 * (256 * MIB as u64).div_ceil(size) {
+        read_other(&daemon, &others, &number.to_string(), &other);
+    }
+    healthy(daemon.addr());
+    // A tenth of the memory and 32 MiB are for all that is no content.
+    let most = (256 + 32) * MIB as u64 + 256 * MIB as u64 / 10;
+    let peak = daemon.process().peak_memory();
+    println!("{peak} bytes of memory, {most} at most");
+    assert!(peak <= most, "{peak} bytes of memory, {most} at most");
+    until("the memory in use to be the sum of what is held", || {
+        let held = daemon.metric("pantala_memory_held_bytes");
+        (held == daemon.metric("pantala_memory_used_bytes")).then_some(())
+    });
+    drop(stalled);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use pantala_core::ByteRange;
 use pantala_origin::{OriginRequest, OriginResponse, Refused};
-use pantala_store::Charge;
+use pantala_store::{Charge, Holder};
 
 use crate::{
     alone::Place,
@@ -15,7 +15,8 @@ use crate::{
 impl Node {
     /// Memory for what a transfer from the origin reads ahead.
     pub(super) async fn origin_buffer(&self) -> Charge {
-        self.inner.ports.store.budget().charge(ORIGIN_BUFFER).await
+        let charge = self.inner.ports.store.budget().charge(ORIGIN_BUFFER).await;
+        charge.held_by(Holder::Origins)
     }
 
     pub(in crate::node) async fn direct(&self, request: ContentRequest) -> Result<Opened, Refused> {
