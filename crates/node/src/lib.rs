@@ -34,11 +34,11 @@ mod readers;
 mod registration;
 mod run;
 mod seats;
-mod server;
 mod shelf;
 mod socket;
 mod stream;
 mod task;
+mod upload;
 
 pub use alone::Claim;
 pub use direct::{Direct, DirectHead, DirectStream};

@@ -37,9 +37,9 @@ use crate::{
     rates::{RateLimits, Rates},
     registration::Registrations,
     seats::Seats,
-    server::{CHILDREN, PeerServer},
     shelf::Shelf,
     task::{Command, TaskHandle, Tasks},
+    upload::{CHILDREN, PeerServer},
 };
 use admission::Admissions;
 use heard::Contact;

@@ -1,11 +1,23 @@
 //! Whose request is served first.
 
-use pantala_core::{Class, Geometry, ResourceKey};
-use pantala_store::{Budget, PieceBuffer, Store};
-use pantala_wire::link::Incoming;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::*;
-use crate::rates::TaskRates;
+use bytes::BytesMut;
+use pantala_core::{Class, Geometry, PeerId, PieceIndex, ResourceKey, TaskId};
+use pantala_store::{Budget, PieceBuffer, Store};
+use pantala_wire::link::{BACKGROUND, FrameReader, Incoming, ToChild, ToParent};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, mpsc},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{PeerServer, news::UNKNOWN_TASKS, outgoing::STUCK};
+use crate::{metrics::Metrics, rates::TaskRates, seats::Seats, task::TaskHandle};
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 const PIECE: u64 = 1 << 20;
