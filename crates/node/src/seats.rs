@@ -220,6 +220,11 @@ impl Seat {
         self.place.kind == 1
     }
 
+    /// Whether it has to make room as soon as it is idle.
+    pub fn has_to_close(&self) -> bool {
+        self.place.close.is_cancelled()
+    }
+
     /// Ends when it has to make room, if it is idle still.
     pub fn closing(&self) -> impl Future<Output = ()> + '_ {
         self.place.close.cancelled()

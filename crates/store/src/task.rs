@@ -222,6 +222,12 @@ impl TaskPieces {
         });
     }
 
+    /// Has `waker` notified no more.
+    pub fn wake_no_more(&self, waker: &Arc<Notify>) {
+        let mut wakers = self.wakers.lock();
+        wakers.retain(|other| other.notify.as_ptr() != Arc::as_ptr(waker));
+    }
+
     /// Tells everybody who waits that bytes arrived.
     pub fn wake(&self) {
         for waker in self.wakers.lock().iter() {

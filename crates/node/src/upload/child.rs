@@ -2,26 +2,34 @@
 //!
 //! This file must not know what the connection is made of: anything that can be read and written will do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use pantala_core::{Error, Kind, Result, TaskId, Who};
 use pantala_wire::link::{FrameReader, Refusal, ToChild, ToParent};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{futures::Notified, mpsc},
     time::Instant,
 };
 
 use super::{
     PeerServer,
-    news::{News, UNKNOWN_TASK},
+    news::News,
     next::Next,
     outgoing::Outgoing,
     requests::{REQUESTS, Request, Requests},
-    slots::{Place, Slot},
+    slots::{Place, Queue, Slot},
 };
-use crate::seats::{InUse, Seat};
+use crate::{
+    limiter::Passage,
+    seats::{InUse, Seat},
+};
 
 /// How long a child may take to say something for the first time.
 pub(super) const GREETING: Duration = Duration::from_secs(5);
@@ -39,6 +47,7 @@ pub(super) struct Child<'a, W> {
     pub requests: Requests,
     /// Where it stands in the line for the uplink.
     pub place: Place,
+    queue: Queue,
     /// When a limit lets something through, if nothing but limits is in the way.
     pub again: Option<Instant>,
 }
@@ -60,18 +69,19 @@ impl PeerServer {
             news: News::default(),
             requests: Requests::default(),
             place: Place::new(&self.line),
+            queue: Queue::default(),
             again: None,
         };
         tokio::select! {
             result = listen(read, messages) => result,
             result = child.serve(said) => result,
-            () = makes_room(seat) => Err(idle("makes room for others")),
+            () = room_is_needed(seat) => Err(makes_room()),
         }
     }
 }
 
 /// Ends when the seat is needed for somebody else and its child wants nothing.
-async fn makes_room(seat: &Seat) {
+async fn room_is_needed(seat: &Seat) {
     seat.closing().await;
     if !seat.is_idle() {
         std::future::pending::<()>().await;
@@ -92,21 +102,29 @@ async fn listen(read: impl AsyncRead + Unpin, messages: mpsc::Sender<ToParent>) 
     Ok(())
 }
 
-impl<W: AsyncWrite + Unpin> Child<'_, W> {
+impl<'a, W: AsyncWrite + Unpin> Child<'a, W> {
     async fn serve(&mut self, mut said: mpsc::Receiver<ToParent>) -> Result<()> {
         let hello = ToChild::hello(self.server.me);
         self.outgoing.messages.say(&hello);
+        // From before it is looked for any: none comes unnoticed, whatever is done meanwhile.
+        let mut come = pin!(self.server.tasks.changed.notified());
         loop {
             while let Ok(message) = said.try_recv() {
                 self.hear(message);
             }
-            self.tell_news();
-            let wants = !self.requests.is_empty();
-            if wants != self.in_use.is_some() {
-                self.in_use = wants.then(|| self.seat.begin());
+            if self.wonders() && come.as_mut().now_or_never().is_some() {
+                come.set(self.server.tasks.changed.notified());
+                self.look_for_unknown();
             }
+            self.tell_news();
+            self.note_use();
             match self.next() {
-                Next::Send { at, block } => self.send(at, block).await?,
+                Next::Send { at, block } if self.has_slot(at) => self.send(at, block).await?,
+                Next::Send { block, .. } => {
+                    // Nothing keeps the piece here that cannot be sent yet.
+                    drop(block);
+                    self.wait(&mut said, come.as_mut()).await?;
+                }
                 Next::Finish { at, size } => self.finish(at, size),
                 Next::Refuse { at } => {
                     let request = self.requests.refuse(at);
@@ -115,43 +133,57 @@ impl<W: AsyncWrite + Unpin> Child<'_, W> {
                 Next::Nothing => {
                     // Who waits, for bytes or for a limit, keeps nobody from the uplink.
                     self.requests.rest();
-                    self.outgoing.flush().await?;
-                    self.requests.written();
-                    self.wait(&mut said).await?;
+                    self.queue.leave();
+                    self.wait(&mut said, come.as_mut()).await?;
                 }
             }
         }
     }
 
-    async fn wait(&mut self, said: &mut mpsc::Receiver<ToParent>) -> Result<()> {
-        let changed = self.server.tasks.changed.notified();
+    /// Says what there is to say, and waits until something happens. `come` ends when a task has come.
+    async fn wait(
+        &mut self,
+        said: &mut mpsc::Receiver<ToParent>,
+        come: Pin<&mut Notified<'a>>,
+    ) -> Result<()> {
+        self.outgoing.flush().await?;
+        self.requests.written();
+        self.note_use();
+        if self.in_use.is_none() && self.seat.has_to_close() {
+            // It has asked for something just when it had to make room, and has had that.
+            return Err(makes_room());
+        }
         let others = self.server.line.changed();
         let yields = self.place.yields();
         if yields && self.server.line.is_free() {
             return Ok(());
         }
         let unused = self.news.is_empty() && self.requests.is_empty();
-        let unknown = self.news.has_unknown() || self.requests.await_task();
+        let patience = self.requests.patience();
+        let wonders = self.wonders();
         let message = tokio::select! {
             message = said.recv() => message,
             () = self.news.waker.notified() => return Ok(()),
             () = others, if yields => return Ok(()),
+            () = self.queue.turn() => return Ok(()),
             () = sleep_until(self.again), if self.again.is_some() => return Ok(()),
+            // It is refused then.
+            () = sleep_until(patience), if patience.is_some() => return Ok(()),
             () = tokio::time::sleep(IDLE), if unused => return Err(idle("wants nothing")),
-            () = changed, if unknown => {
-                self.look_for_unknown();
-                return Ok(());
-            }
-            // Refuses what has waited too long for a task nobody knows.
-            () = tokio::time::sleep(UNKNOWN_TASK), if unknown => {
-                self.look_for_unknown();
-                return Ok(());
-            }
+            () = come, if wonders => return Ok(()),
         };
         if let Some(message) = message {
             self.hear(message);
         }
         Ok(())
+    }
+
+    /// A seat is in use until the last word of the last request has been written.
+    fn note_use(&mut self) {
+        let wants = self.requests.are_open();
+        if wants != self.in_use.is_some() {
+            self.in_use = wants.then(|| self.seat.begin());
+        }
     }
 
     fn hear(&mut self, message: ToParent) {
@@ -188,7 +220,7 @@ impl<W: AsyncWrite + Unpin> Child<'_, W> {
                 let request = Request::new((request, task, piece), sent, urgency, level);
                 self.requests.ask(request, followed);
             }
-            ToParent::Urge { request, urgency } => self.requests.urge(request, urgency),
+            ToParent::Urge { request, urgency } => self.requests.urge(request, urgency, &self.news),
             ToParent::AreYouThere => self.outgoing.messages.say(&ToChild::Here),
             ToParent::Cancel { request } => self.requests.cancel(request),
         }
@@ -204,6 +236,11 @@ impl<W: AsyncWrite + Unpin> Child<'_, W> {
         if let Some(followed) = self.news.discover(task, &self.server.tasks) {
             self.requests.discover(followed);
         }
+    }
+
+    /// Whether it waits for a task to come.
+    fn wonders(&self) -> bool {
+        self.news.has_unknown() || self.requests.await_task()
     }
 
     fn look_for_unknown(&mut self) {
@@ -223,20 +260,25 @@ impl<W: AsyncWrite + Unpin> Child<'_, W> {
         }
     }
 
-    async fn send(&mut self, at: usize, block: Bytes) -> Result<()> {
+    /// Whether a request may use the uplink. If not, the child waits for a slot from now on.
+    fn has_slot(&mut self, at: usize) -> bool {
+        if self.requests.at(at).slot().is_some() {
+            return true;
+        }
         let background = self.requests.at(at).is_background();
-        if self.requests.at(at).slot().is_none() {
-            self.requests.rest();
-            let slot = Slot::take(self.server, background).await;
-            self.requests.begin(at, slot);
-        }
-        if background && !self.server.line.is_free() {
-            // Somebody came while it waited for its slot.
-            return Ok(());
-        }
+        // The slot of another request goes to those that have waited longer.
+        self.requests.rest();
+        let slot = self.queue.take(self.server, background);
+        slot.map(|slot| self.requests.begin(at, slot)).is_some()
+    }
+
+    async fn send(&mut self, at: usize, block: Bytes) -> Result<()> {
         let request = self.requests.at(at);
-        request.sent += block.len();
+        request.advance(block.len());
         let (number, task, piece) = (request.number, request.task, request.piece);
+        if let Some(followed) = self.news.get_mut(&task) {
+            followed.passage = Passage::default();
+        }
         let (slot, place, len) = (request.slot(), &mut self.place, block.len());
         // Others have its slot before it has taken anything: it may have stopped for good.
         let too_slow = || {
@@ -272,6 +314,10 @@ async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }
+}
+
+fn makes_room() -> Error {
+    idle("makes room for others")
 }
 
 fn idle(why: &str) -> Error {

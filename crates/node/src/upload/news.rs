@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hashlink::LinkedHashSet;
 use pantala_core::{PieceIndex, TaskId, control::PieceRun};
-use pantala_store::{Change, Slot as Present};
+use pantala_store::{Change, PieceBuffer, Slot as Present};
 use pantala_wire::link::ToChild;
 use tokio::sync::{
     Notify,
@@ -43,6 +43,8 @@ pub(super) struct Followed {
     news: Option<broadcast::Receiver<Change>>,
     /// The next block's way through the limits, whichever request it will be for.
     pub passage: Passage,
+    /// It was closed before this child followed it.
+    closed: bool,
     _counts: Following,
 }
 
@@ -78,6 +80,7 @@ impl News {
             handle,
             news: None,
             passage: Passage::default(),
+            closed: false,
         };
         Some(self.known.entry(task).or_insert(followed))
     }
@@ -105,7 +108,10 @@ impl News {
     /// Nothing more of a task.
     pub fn unfollow(&mut self, task: &TaskId) {
         self.unknown.remove(task);
-        self.known.remove(task);
+        if let Some(followed) = self.known.remove(task) {
+            // What happens in it is no reason any more to wake this child.
+            followed.handle.pieces.wake_no_more(&self.waker);
+        }
     }
 
     /// The tasks that the child has asked about and that were not known here.
@@ -122,15 +128,29 @@ impl News {
                 closed.push(task);
             }
         }
-        for task in &closed {
-            self.known.remove(task);
-            self.wonder(*task);
+        for &task in &closed {
+            let followed = self.known.remove(&task);
+            if followed.is_some_and(|followed| followed.news.is_some()) {
+                self.wonder(task);
+            }
         }
         closed
     }
 }
 
 impl Followed {
+    /// What is here of a piece, and whether that is all.
+    pub fn present(&self, piece: PieceIndex) -> Option<(Arc<PieceBuffer>, bool)> {
+        match self.handle.pieces.slot(piece) {
+            Present::Held(buffer) => Some((buffer, true)),
+            Present::Filling { buffer, .. } => {
+                let complete = buffer.len() == buffer.capacity();
+                Some((buffer, complete))
+            }
+            Present::Missing => None,
+        }
+    }
+
     /// Whether a piece of which so many bytes were sent is not here and will not come.
     pub fn is_hopeless(&self, piece: PieceIndex, sent: usize) -> bool {
         // Bytes that were sent and are gone were wrong or given up.
@@ -143,6 +163,8 @@ impl Followed {
         let task = self.handle.id;
         let (held, receiving, news) = self.handle.pieces.follow();
         self.news = Some(news);
+        // That is no news then.
+        self.closed = self.handle.pieces.is_closed();
         if !held.is_empty() {
             let runs = held.runs();
             out.say(&ToChild::Holds { task, runs });
@@ -156,8 +178,8 @@ impl Followed {
     fn tell(&mut self, out: &mut Messages) -> bool {
         let task = self.handle.id;
         loop {
-            let Some(news) = &mut self.news else {
-                return false;
+            let Some(news) = self.news.as_mut().filter(|_| !self.closed) else {
+                return self.closed || self.handle.pieces.is_closed();
             };
             match news.try_recv() {
                 Ok(Change::Receiving(piece)) => out.say(&ToChild::Receiving { task, piece }),

@@ -4,14 +4,9 @@
 
 use bytes::Bytes;
 use pantala_core::{BLOCK_MAX, TaskId};
-use pantala_store::Slot as Present;
 use tokio::time::Instant;
 
-use super::{
-    child::Child,
-    news::{Followed, UNKNOWN_TASK},
-    requests::Request,
-};
+use super::{child::Child, news::Followed, requests::Request};
 
 /// Bytes written to one child before others of its requests, and its messages, are looked at.
 const BLOCK: usize = BLOCK_MAX;
@@ -30,60 +25,43 @@ impl<W> Child<'_, W> {
     /// has a foreground request that something could be done for.
     pub(super) fn next(&mut self) -> Next {
         self.again = None;
-        self.place.set_yields(false);
+        self.place.begin();
         let mut held_up: Vec<TaskId> = Vec::new();
-        let mut claims = false;
         for (at, request) in self.requests.by_urgency() {
             let Some(followed) = self.news.get_mut(&request.task) else {
-                debug_assert!(request.awaits_task());
-                if request.since.elapsed() >= UNKNOWN_TASK {
+                debug_assert!(request.awaits_task(), "the news do not know its task");
+                if request.has_waited_in_vain() {
                     return Next::Refuse { at };
                 }
                 continue;
             };
-            debug_assert!(!request.awaits_task());
-            let background = request.is_background();
-            let (buffer, complete) = match followed.handle.pieces.slot(request.piece) {
-                Present::Held(buffer) => (buffer, true),
-                Present::Filling { buffer, .. } => {
-                    let complete = buffer.len() == buffer.capacity();
-                    (buffer, complete)
+            debug_assert!(!request.awaits_task(), "the news know its task");
+            let present = followed.present(request.piece);
+            let complete = present.as_ref().is_some_and(|(_, complete)| *complete);
+            request.awaits(followed, !complete);
+            let Some((buffer, _)) = present else {
+                if followed.is_hopeless(request.piece, request.sent()) {
+                    return Next::Refuse { at };
                 }
-                Present::Missing => {
-                    if followed.is_hopeless(request.piece, request.sent) {
-                        return Next::Refuse { at };
-                    }
-                    request.awaits(followed, !background);
-                    continue;
-                }
+                continue;
             };
-            request.awaits(followed, !background && !complete);
             let there = buffer.len();
-            if there <= request.sent {
+            if there <= request.sent() {
                 if complete {
                     return Next::Finish { at, size: there };
                 }
                 continue;
             }
-            if background {
-                if !claims {
-                    self.place.leave();
-                }
-                if claims || !self.place.line().is_free() {
-                    self.place.set_yields(true);
-                    continue;
-                }
-            } else if !request.slot().is_some_and(|slot| slot.is_own_pace()) {
-                claims = true;
-                self.place.claim();
-            }
-            if held_up.contains(&request.task) {
-                // One place in line for all requests of a task: the most urgent one has it.
+            let own_pace = request.slot().is_some_and(|slot| slot.is_own_pace());
+            // One place in line for all requests of a task: the most urgent one has it.
+            if !self.place.admits(request.is_background(), own_pace)
+                || held_up.contains(&request.task)
+            {
                 continue;
             }
             match pass(followed, request, there) {
                 Ok(end) => {
-                    let block = buffer.slice(request.sent..end);
+                    let block = buffer.slice(request.sent()..end);
                     return Next::Send { at, block };
                 }
                 Err(again) => {
@@ -92,24 +70,22 @@ impl<W> Child<'_, W> {
                 }
             }
         }
-        if !claims {
-            self.place.leave();
-        }
+        self.place.end();
         Next::Nothing
     }
 }
 
 /// Up to which byte a request may be sent now of those that are `there`; or when to look again, if a limit
-/// holds it up.
+/// holds it up. What has passed the limits stays so until it is sent.
 fn pass(followed: &mut Followed, request: &Request, there: usize) -> Result<usize, Instant> {
-    let end = there.min(request.sent + BLOCK);
+    let end = there.min(request.sent() + BLOCK);
     let limits = &followed.handle.rates.upload;
     if limits.is_none() {
         return Ok(end);
     }
     let passage = &mut followed.passage;
     let len = match passage.bytes() {
-        0 => limits.step().min(end - request.sent),
+        0 => limits.step().min(end - request.sent()),
         len => len,
     };
     let now = Instant::now();
@@ -118,6 +94,5 @@ fn pass(followed: &mut Followed, request: &Request, there: usize) -> Result<usiz
     } else {
         passage.go_on(limits, now, len)?;
     }
-    followed.passage = Default::default();
-    Ok(end.min(request.sent + len))
+    Ok(end.min(request.sent() + len))
 }

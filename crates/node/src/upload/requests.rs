@@ -7,7 +7,10 @@ use pantala_store::Claim;
 use pantala_wire::link::BACKGROUND;
 use tokio::time::Instant;
 
-use super::{news::Followed, slots::Slot};
+use super::{
+    news::{Followed, News, UNKNOWN_TASK},
+    slots::Slot,
+};
 use crate::{metrics::Level, task::Awaited};
 
 /// Requests one child may have waiting; more are refused as busy.
@@ -26,7 +29,8 @@ pub(super) const REQUESTS: usize = 256;
 /// 1. A request awaits its task exactly as long as the child's news do not know the task.
 /// 2. One request at most is being sent: it has the child's slot at the uplink.
 /// 3. Of a request that awaits its task nothing is kept at the task: no claim, and nobody awaits the piece.
-/// 4. Only a request of the foreground is counted among those that await bytes at the task.
+/// 4. Only a request of the foreground is counted at its task among those that await bytes, from the moment at which
+///    it is asked.
 /// 5. There are never more than [`REQUESTS`], those that are said aside.
 /// 6. A request counts as open until its last word has been written: who waits until all are served waits for
 ///    that too.
@@ -42,10 +46,9 @@ pub(super) struct Request {
     pub number: u32,
     pub task: TaskId,
     pub piece: PieceIndex,
-    /// Up to which of its bytes the child has the piece, or will have when all is written.
-    pub sent: usize,
-    pub urgency: u32,
-    pub since: Instant,
+    sent: usize,
+    urgency: u32,
+    since: Instant,
     state: State,
     level: Level,
 }
@@ -84,12 +87,33 @@ impl Request {
         }
     }
 
+    /// Up to which of its bytes the child has the piece, or will have when all is written.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// So many bytes more are on their way to the child.
+    pub fn advance(&mut self, bytes: usize) {
+        debug_assert!(matches!(self.state, State::BeingSent(..)), "it has no slot");
+        self.sent += bytes;
+    }
+
     pub fn is_background(&self) -> bool {
         self.urgency & BACKGROUND != 0
     }
 
     pub fn awaits_task(&self) -> bool {
         matches!(self.state, State::AwaitingTask)
+    }
+
+    /// When it has waited too long for its task to come, if it waits for that.
+    fn patience(&self) -> Option<Instant> {
+        self.awaits_task().then(|| self.since + UNKNOWN_TASK)
+    }
+
+    /// Whether it has waited too long for its task to come.
+    pub fn has_waited_in_vain(&self) -> bool {
+        self.patience().is_some_and(|until| Instant::now() >= until)
     }
 
     /// The slot at the uplink, while it is being sent.
@@ -100,9 +124,9 @@ impl Request {
         }
     }
 
-    /// Says at its task whether a reader waits there for bytes that are not here yet.
-    pub fn awaits(&mut self, followed: &Followed, awaits: bool) {
-        debug_assert!(!(awaits && self.is_background()), "nobody waits for it");
+    /// Says at its task whether a reader waits for the rest of the piece, if there is more to come.
+    pub fn awaits(&mut self, followed: &Followed, more: bool) {
+        let awaits = more && !self.is_background();
         let interest = match &mut self.state {
             State::AwaitingBytes(interest) | State::BeingSent(interest, _) => interest,
             State::AwaitingTask => return,
@@ -112,12 +136,18 @@ impl Request {
         }
     }
 
+    fn await_rest(&mut self, followed: &Followed) {
+        let all = followed.present(self.piece).is_some_and(|(_, all)| all);
+        self.awaits(followed, !all);
+    }
+
     fn discover(&mut self, followed: &Followed) {
         if self.awaits_task() {
             self.state = State::AwaitingBytes(Interest {
                 _claim: followed.handle.pieces.claim(self.piece),
                 awaited: None,
             });
+            self.await_rest(followed);
         }
     }
 
@@ -150,9 +180,19 @@ impl Requests {
         self.open.is_empty()
     }
 
+    /// Whether the last word of any has yet to be written.
+    pub fn are_open(&self) -> bool {
+        !self.open.is_empty() || !self.said.is_empty()
+    }
+
     /// Whether any waits for its task to come.
     pub fn await_task(&self) -> bool {
         self.open.iter().any(Request::awaits_task)
+    }
+
+    /// When the first one has waited too long for its task to come, if any waits for that.
+    pub fn patience(&self) -> Option<Instant> {
+        self.open.iter().filter_map(Request::patience).min()
     }
 
     /// One more, which awaits its task, or bytes of it where that is known.
@@ -189,9 +229,12 @@ impl Requests {
     }
 
     /// A request is of another urgency now.
-    pub fn urge(&mut self, number: u32, urgency: u32) {
+    pub fn urge(&mut self, number: u32, urgency: u32, news: &News) {
         for request in self.open.iter_mut().filter(|found| found.number == number) {
             request.urgency = urgency;
+            if let Some(followed) = news.get(&request.task) {
+                request.await_rest(followed);
+            }
         }
     }
 
@@ -206,7 +249,7 @@ impl Requests {
         self.check();
         self.open.sort_unstable_by_key(|request| {
             let begun = matches!(request.state, State::BeingSent(..));
-            (request.urgency, !begun, request.since)
+            (request.urgency, !begun, request.since, request.number)
         });
         self.open.iter_mut().enumerate()
     }
@@ -234,6 +277,7 @@ impl Requests {
     /// All of a request is sent; its last word is about to be written.
     pub fn say(&mut self, at: usize) {
         let request = self.open.swap_remove(at);
+        debug_assert!(!request.awaits_task(), "nothing can have been sent");
         self.said.push(request.level);
     }
 
@@ -244,10 +288,20 @@ impl Requests {
 
     fn check(&self) {
         if cfg!(debug_assertions) {
-            let being_sent = |request: &&Request| matches!(request.state, State::BeingSent(..));
-            let sending = self.open.iter().filter(being_sent).count();
-            assert!(sending <= 1, "{sending} requests of one child have a slot");
             assert!(self.open.len() <= REQUESTS);
+            let mut sending = 0;
+            for request in &self.open {
+                let awaited = match &request.state {
+                    State::AwaitingTask => None,
+                    State::AwaitingBytes(interest) => interest.awaited.as_ref(),
+                    State::BeingSent(interest, _) => {
+                        sending += 1;
+                        interest.awaited.as_ref()
+                    }
+                };
+                assert!(awaited.is_none() || !request.is_background());
+            }
+            assert!(sending <= 1, "{sending} requests of one child have a slot");
         }
     }
 }

@@ -1,33 +1,54 @@
-//! Whose request is served first.
+//! What children are served, over pipes and a clock that does not wait.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod chaos;
+mod cut_off;
+mod news;
+mod order;
+mod requests;
+mod seats;
 
-use bytes::BytesMut;
-use pantala_core::{Class, Geometry, PeerId, PieceIndex, ResourceKey, TaskId};
-use pantala_store::{Budget, PieceBuffer, Store};
-use pantala_wire::link::{BACKGROUND, FrameReader, Incoming, ToChild, ToParent};
+use std::{
+    ops::Range,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use bytes::{BufMut as _, BytesMut};
+use pantala_core::{Class, Geometry, PeerId, PieceIndex, ResourceKey, Result, TaskId};
+use pantala_store::{Budget, PieceBuffer, PieceWriter, Store, TaskPieces};
+use pantala_wire::link::{FrameReader, Incoming, Refusal, ToChild, ToParent};
 use tokio::{
-    io::AsyncWriteExt as _,
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::{Semaphore, mpsc},
+    io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{PeerServer, news::UNKNOWN_TASKS, outgoing::STUCK};
-use crate::{metrics::Metrics, rates::TaskRates, seats::Seats, task::TaskHandle};
+use super::PeerServer;
+use crate::{
+    metrics::Metrics,
+    rates::TaskRates,
+    seats::Seats,
+    task::{Planned, TaskHandle},
+};
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
-const PIECE: u64 = 1 << 20;
-
-/// Children that the server below has at once.
+const OTHER: TaskId = TaskId::from_bytes([8; 32]);
+/// A piece is four blocks.
+const PIECE: usize = 1 << 20;
+/// Bytes that wait between a parent and its child: less than a block.
+const PIPE: usize = 64 << 10;
+/// Children that the parent has at once.
 const CHILDREN_HERE: usize = 4;
+/// Longer than anything that ends by itself, on a clock that does not wait for it.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+/// A moment in which everything happens that waits for no clock.
+const MOMENT: Duration = Duration::from_millis(1);
 
-/// A server with a task of three pieces.
-fn server() -> Arc<PeerServer> {
-    let server = Arc::new(PeerServer {
+/// A parent with one slot for the foreground and one for the background, that has nothing.
+fn parent() -> Arc<PeerServer> {
+    Arc::new(PeerServer {
         me: PeerId::from_bytes([1; 16]),
         tasks: Arc::default(),
         metrics: Metrics::new(),
@@ -37,62 +58,187 @@ fn server() -> Arc<PeerServer> {
         line: Arc::default(),
         tracker: TaskTracker::new(),
         cancel: CancellationToken::new(),
-    });
-    add_task_of(&server, TASK, 3, PIECE);
-    server
+    })
 }
 
-/// A task of one piece comes.
-fn add_task(server: &PeerServer, task: TaskId) {
-    add_task_of(server, task, 1, 1);
-}
-
-fn add_task_of(server: &PeerServer, task: TaskId, count: u32, size: u64) {
-    let length = u64::from(count) * size;
-    let store = Store::new(Budget::new(length), pantala_store::Eviction::default());
-    let pieces = store.open(task, Geometry::new(Some(length)));
-    for piece in 0..count {
-        let charge = store.budget().try_charge(size).unwrap();
-        let (buffer, mut writer) = PieceBuffer::charged(charge);
-        writer.append(&vec![piece as u8; size as usize]);
-        drop(writer);
-        pieces.seal(PieceIndex::new(piece), buffer);
+impl PeerServer {
+    /// Another child has the uplink.
+    fn take_slot(&self) -> OwnedSemaphorePermit {
+        self.slots.clone().try_acquire_owned().expect("a slot")
     }
-    server.tasks.get_or_insert(task, || {
+
+    /// Everything that served children have had of the parent is free again.
+    fn assert_at_rest(&self) {
+        assert_eq!(self.metrics.requests(), 0, "requests");
+        assert_eq!(self.slots.available_permits(), 1, "slots");
+        assert_eq!(self.background_slots.available_permits(), 1, "slots");
+        assert!(self.line.is_free(), "the uplink");
+    }
+}
+
+/// A content at a parent.
+struct Content {
+    store: Store,
+    pieces: Arc<TaskPieces>,
+    handle: Arc<TaskHandle>,
+}
+
+impl Content {
+    /// A content of which nothing is there, nor expected by a reader.
+    fn new(parent: &PeerServer, task: TaskId) -> Self {
+        Self::with_rates(parent, task, TaskRates::default())
+    }
+
+    fn with_rates(parent: &PeerServer, task: TaskId, rates: TaskRates) -> Self {
+        let budget = Budget::new(4 * PIECE as u64);
+        let store = Store::new(budget, pantala_store::Eviction::default());
+        let pieces = store.open(task, Geometry::new(Some(1 << 30)));
         let key = ResourceKey::of_url("http://origin/file", b"", Class::Anonymous);
-        let (meta, rates) = (Default::default(), TaskRates::default());
-        let commands = mpsc::channel(1).0;
-        Arc::new(TaskHandle::new(
-            (task, key),
-            String::new(),
-            meta,
+        let (meta, commands) = (Default::default(), mpsc::channel(1).0);
+        let shown = String::new();
+        let handle = TaskHandle::new((task, key), shown, meta, pieces.clone(), rates, commands);
+        let (handle, new) = parent.tasks.get_or_insert(task, || Arc::new(handle));
+        assert!(new, "one content of a name");
+        Self {
+            store,
             pieces,
-            rates,
-            commands,
-        ))
-    });
-}
+            handle,
+        }
+    }
 
-fn want(request: u32, urgency: u32) -> ToParent {
-    ToParent::Want {
-        request,
-        task: TASK,
-        piece: PieceIndex::new(request),
-        offset: 0,
-        urgency,
+    /// A content of some complete pieces.
+    fn of(parent: &PeerServer, task: TaskId, count: u32) -> Self {
+        let content = Self::new(parent, task);
+        (0..count).for_each(|piece| content.hold(piece));
+        content
+    }
+
+    fn buffer(&self) -> (Arc<PieceBuffer>, PieceWriter) {
+        let charge = self.store.budget().try_charge(PIECE as u64);
+        PieceBuffer::charged(charge.expect("room for a piece"))
+    }
+
+    /// A piece is there, complete.
+    fn hold(&self, piece: u32) {
+        let (buffer, mut writer) = self.buffer();
+        writer.append(&bytes_of(piece, 0..PIECE));
+        self.pieces.seal(PieceIndex::new(piece), buffer);
+    }
+
+    /// A piece begins to arrive from another peer.
+    fn receive(&self, piece: u32) -> Arriving<'_> {
+        let (buffer, writer) = self.buffer();
+        self.pieces.filling(PieceIndex::new(piece), &buffer, false);
+        Arriving {
+            content: self,
+            piece,
+            writer,
+        }
+    }
+
+    /// Which pieces a reader here still needs.
+    fn plan(&self, planned: Planned) {
+        *self.handle.planned.lock() = planned;
+        self.pieces.wake();
+    }
+
+    /// How many pieces children's readers wait for here.
+    fn awaited(&self) -> usize {
+        self.handle.awaited.lock().len()
+    }
+
+    /// How many children follow it.
+    fn followers(&self) -> usize {
+        let followers = &self.handle.followers;
+        followers.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The parent gives it up, as its driver does.
+    fn close(&self, parent: &PeerServer) {
+        assert!(parent.tasks.remove_if(&self.handle.id, |_| true));
+        self.store.remove(&self.handle.id);
     }
 }
 
+/// A piece that arrives.
+struct Arriving<'a> {
+    content: &'a Content,
+    piece: u32,
+    writer: PieceWriter,
+}
+
+impl Arriving<'_> {
+    fn grow(&mut self, bytes: usize) {
+        let from = self.writer.position();
+        if from == 0 {
+            self.content.pieces.receiving(PieceIndex::new(self.piece));
+        }
+        self.writer
+            .append(&bytes_of(self.piece, from..from + bytes));
+        self.content.pieces.wake_children();
+    }
+
+    /// It is complete and right.
+    fn seal(mut self) {
+        self.grow(self.writer.remaining());
+        let buffer = self.writer.buffer().clone();
+        self.content
+            .pieces
+            .seal(PieceIndex::new(self.piece), buffer);
+    }
+
+    /// Nobody wants it any more, or its bytes were wrong.
+    fn give_up(self) {
+        self.content.pieces.abandon(PieceIndex::new(self.piece));
+    }
+}
+
+/// Bytes of a piece. Each differs from its neighbours and from the same one of another piece.
+fn bytes_of(piece: u32, range: Range<usize>) -> Vec<u8> {
+    static BYTES: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..2 * PIECE).map(|at| (at % 251) as u8).collect());
+    BYTES[piece as usize..][range].to_vec()
+}
+
+/// A child, and how the parent ended with it.
 struct Asking {
-    read: FrameReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
+    read: FrameReader<ReadHalf<DuplexStream>>,
+    write: WriteHalf<DuplexStream>,
+    ended: JoinHandle<Result<()>>,
+}
+
+/// What a child hears.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    /// Bytes of a request's piece.
+    Block(u32, Vec<u8>),
+    Done(u32),
+    Refused(u32, Refusal),
+    News(ToChild),
+    /// The parent answers the question whether it is there.
+    Here,
 }
 
 impl Asking {
-    async fn connect(to: SocketAddr) -> Self {
-        let (read, write) = TcpStream::connect(to).await.unwrap().into_split();
+    fn new(parent: &Arc<PeerServer>) -> Self {
+        Self::over(parent, PIPE)
+    }
+
+    /// A child over a pipe that takes so many bytes.
+    fn over(parent: &Arc<PeerServer>, pipe: usize) -> Self {
+        let seat = parent
+            .children
+            .admit([127, 0, 0, 1].into())
+            .expect("a seat");
+        let (here, there) = duplex(pipe);
+        let parent = parent.clone();
+        let ended = tokio::spawn(async move {
+            let (read, write) = split(there);
+            parent.attend(read, write, &seat).await
+        });
+        let (read, write) = split(here);
         let read = FrameReader::new(read);
-        Self { read, write }
+        Self { read, write, ended }
     }
 
     async fn say(&mut self, messages: &[ToParent]) {
@@ -100,189 +246,144 @@ impl Asking {
         for message in messages {
             message.encode(&mut out);
         }
-        self.write.write_all(&out).await.unwrap();
+        self.write
+            .write_all(&out)
+            .await
+            .expect("the parent listens");
     }
 
-    /// The requests that are answered, in order, until one has ended.
-    async fn served(&mut self) -> Vec<u32> {
-        let mut served = Vec::new();
+    /// What comes next but greetings; `None` when the parent has closed the connection.
+    async fn next(&mut self) -> Option<Heard> {
+        let next = timeout(FOR_EVER, self.hear());
+        next.await.expect("something comes")
+    }
+
+    async fn hear(&mut self) -> Option<Heard> {
         loop {
-            match self.read.from_parent().await.unwrap().unwrap() {
+            let message = match self.read.from_parent().await.ok()?? {
                 Incoming::Data(frame) => {
-                    self.read.skip_data().await.unwrap();
-                    served.push(frame.request);
+                    let mut block = BytesMut::with_capacity(frame.len);
+                    while block.len() < frame.len {
+                        let room = frame.len - block.len();
+                        self.read
+                            .read_data(&mut (&mut block).limit(room))
+                            .await
+                            .ok()?;
+                    }
+                    return Some(Heard::Block(frame.request, block.to_vec()));
                 }
-                Incoming::Message(ToChild::Done { .. }) => break,
-                Incoming::Message(_) => {}
-            }
+                Incoming::Message(message) => message,
+            };
+            return Some(match message {
+                ToChild::Hello { .. } => continue,
+                ToChild::Done { request, size } => {
+                    assert_eq!(size as usize, PIECE);
+                    Heard::Done(request)
+                }
+                ToChild::Refused { request, refusal } => Heard::Refused(request, refusal),
+                ToChild::Here => Heard::Here,
+                news => Heard::News(news),
+            });
         }
-        served.dedup();
-        served
+    }
+
+    /// What comes next, sooner or later, and is neither a block nor news.
+    async fn word(&mut self) -> Heard {
+        let word = async {
+            loop {
+                match self.next().await.expect("the parent is there") {
+                    Heard::Block(..) | Heard::News(_) => {}
+                    word => break word,
+                }
+            }
+        };
+        timeout(FOR_EVER, word).await.expect("a word")
+    }
+
+    /// Nothing comes for now.
+    async fn assert_quiet(&mut self) {
+        let next = timeout(MOMENT, self.next()).await;
+        assert!(next.is_err(), "{next:?}");
+    }
+
+    /// The rest of a request's piece comes from this byte on, in blocks, and is all that comes.
+    async fn assert_served(&mut self, request: u32, piece: u32, from: usize) {
+        let served = async {
+            let mut at = from;
+            while at < PIECE {
+                match self.next().await.expect("the parent is there") {
+                    Heard::Block(of, bytes) => {
+                        assert_eq!(of, request, "another request's block");
+                        assert!(at + bytes.len() <= PIECE, "more than a piece");
+                        assert!(bytes == bytes_of(piece, at..at + bytes.len()), "at {at}");
+                        at += bytes.len();
+                    }
+                    Heard::News(_) => {}
+                    other => panic!("{other:?} at {at}"),
+                }
+            }
+            assert_eq!(self.next().await, Some(Heard::Done(request)));
+        };
+        timeout(FOR_EVER, served).await.expect("it is served");
+    }
+
+    /// The requests of which blocks come, in order, until one has ended.
+    async fn served(&mut self) -> Vec<u32> {
+        let served = async {
+            let mut served = Vec::new();
+            loop {
+                match self.next().await.expect("the parent is there") {
+                    Heard::Block(request, _) => served.push(request),
+                    Heard::Done(_) => break,
+                    _ => {}
+                }
+            }
+            served.dedup();
+            served
+        };
+        timeout(FOR_EVER, served).await.expect("it is served")
+    }
+
+    /// How the parent ends with it.
+    async fn end(self) -> Result<()> {
+        let ended = timeout(FOR_EVER, self.ended).await;
+        ended.expect("it ends").expect("it does not panic")
     }
 }
 
-async fn listening(server: &Arc<PeerServer>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(server.clone().serve(listener));
-    addr
-}
-
-#[tokio::test]
-async fn background_is_served_when_nobody_else_could_be() {
-    let server = server();
-    let mut child = Asking::connect(listening(&server).await).await;
-    // Another child has the uplink; this one has asked for the background first.
-    let other = server.line.claim();
-    child.say(&[want(0, BACKGROUND)]).await;
-    child.say(&[want(1, 9), want(2, 5)]).await;
-    assert_eq!(
-        child.served().await,
-        [2],
-        "the urgent one of the foreground"
-    );
-    assert_eq!(child.served().await, [1], "all of the foreground");
-    drop(other);
-    assert_eq!(child.served().await, [0]);
-    assert!(server.line.is_free());
-}
-
-#[tokio::test]
-async fn what_somebody_waits_for_now_is_no_background_any_more() {
-    let server = server();
-    let mut child = Asking::connect(listening(&server).await).await;
-    let other = server.line.claim();
-    child
-        .say(&[want(0, BACKGROUND), want(1, BACKGROUND | 1)])
-        .await;
-    let urge = ToParent::Urge {
-        request: 1,
-        urgency: 1,
-    };
-    child.say(&[urge]).await;
-    assert_eq!(child.served().await, [1]);
-    drop(other);
-    assert_eq!(child.served().await, [0]);
-}
-
-#[tokio::test]
-async fn background_does_not_keep_a_slot_from_the_foreground() {
-    let server = server();
-    let addr = listening(&server).await;
-    let _all = server.background_slots.clone().acquire_owned().await;
-    let (mut first, mut second) = (Asking::connect(addr).await, Asking::connect(addr).await);
-    first.say(&[want(0, BACKGROUND)]).await;
-    second.say(&[want(1, 0)]).await;
-    assert_eq!(second.served().await, [1]);
-}
-
-/// Longer than anything that ends by itself, on a clock that does not wait for it.
-const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
-
-/// Whether the parent closes the connection sooner or later.
-async fn is_closed(child: &mut Asking) -> bool {
-    let end = async {
-        loop {
-            match child.read.from_parent().await {
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return,
-            }
-        }
-    };
-    tokio::time::timeout(FOR_EVER, end).await.is_ok()
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_child_that_says_nothing_is_not_kept() {
-    let mut child = Asking::connect(listening(&server()).await).await;
-    assert!(is_closed(&mut child).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_child_that_wants_nothing_is_not_kept() {
-    let mut child = Asking::connect(listening(&server()).await).await;
-    let peer = PeerId::from_bytes([2; 16]);
-    let unfollow = ToParent::Unfollow { task: TASK };
-    child
-        .say(&[
-            ToParent::hello(peer),
-            ToParent::Follow { task: TASK },
-            unfollow,
-        ])
-        .await;
-    assert!(is_closed(&mut child).await);
-}
-
-#[tokio::test]
-async fn children_that_want_nothing_make_room() {
-    let server = server();
-    let addr = listening(&server).await;
-    let mut silent = Vec::new();
-    for _ in 0..CHILDREN_HERE {
-        let mut child = Asking::connect(addr).await;
-        child.say(&[ToParent::Follow { task: TASK }]).await;
-        // What is held here has been told.
-        assert!(child.read.from_parent().await.is_ok());
-        silent.push(child);
+/// A piece of a task, under its own number.
+fn want_of(task: TaskId, request: u32, urgency: u32) -> ToParent {
+    ToParent::Want {
+        request,
+        task,
+        piece: PieceIndex::new(request),
+        offset: 0,
+        urgency,
     }
-    let mut late = Asking::connect(addr).await;
-    late.say(&[want(1, 0)]).await;
-    assert_eq!(late.served().await, [1]);
-    assert!(is_closed(&mut silent[0]).await, "it came first");
 }
 
-#[tokio::test]
-async fn a_child_is_told_of_the_tasks_it_asked_about_last() {
-    let server = server();
-    let mut child = Asking::connect(listening(&server).await).await;
-    let of = |number: u32| {
-        let mut id = [0; 32];
-        id[..4].copy_from_slice(&number.to_be_bytes());
-        TaskId::from_bytes(id)
+fn want(request: u32, urgency: u32) -> ToParent {
+    want_of(TASK, request, urgency)
+}
+
+/// All happens that waits for no clock.
+async fn settle() {
+    tokio::time::sleep(MOMENT).await;
+}
+
+/// Takes a block but for its last bytes.
+async fn leave_the_end(child: &mut Asking) {
+    let Some(Incoming::Data(frame)) = child.read.from_parent().await.unwrap() else {
+        panic!("a block");
     };
-    let many: Vec<ToParent> = (0..UNKNOWN_TASKS as u32 + 10)
-        .map(|number| ToParent::Follow { task: of(number) })
-        .collect();
-    child.say(&many).await;
-    child.say(&[want(0, 0)]).await;
-    assert_eq!(child.served().await, [0], "all of that has been heard");
-    for number in [0, UNKNOWN_TASKS as u32 + 9] {
-        add_task(&server, of(number));
+    let mut left = frame.len;
+    while left > 12 {
+        let mut sink = Vec::new();
+        left -= child
+            .read
+            .read_data(&mut (&mut sink).limit(left - 12))
+            .await
+            .unwrap();
     }
-    let told = async {
-        loop {
-            match child.read.from_parent().await.unwrap().unwrap() {
-                Incoming::Message(ToChild::Holds { task, .. }) => break task,
-                Incoming::Data(_) => child.read.skip_data().await.unwrap(),
-                Incoming::Message(_) => {}
-            }
-        }
-    };
-    assert_eq!(told.await, of(UNKNOWN_TASKS as u32 + 9));
-}
-
-#[tokio::test]
-async fn who_takes_nothing_keeps_no_slot() {
-    let server = server();
-    let addr = listening(&server).await;
-    // More than the kernel takes of what nobody reads.
-    let big = TaskId::from_bytes([8; 32]);
-    add_task_of(&server, big, 32, PIECE);
-    let mut frozen = Asking::connect(addr).await;
-    let wants: Vec<ToParent> = (0..32)
-        .map(|piece| ToParent::Want {
-            request: piece,
-            task: big,
-            piece: PieceIndex::new(piece),
-            offset: 0,
-            urgency: 0,
-        })
-        .collect();
-    frozen.say(&wants).await;
-    assert!(frozen.read.from_parent().await.is_ok());
-    let mut other = Asking::connect(addr).await;
-    other.say(&[want(1, 0)]).await;
-    // The only slot is free again long before the frozen child is cut off.
-    let served = tokio::time::timeout(STUCK / 2, other.served()).await;
-    assert_eq!(served.expect("the slot is free"), [1]);
+    settle().await;
 }
