@@ -112,6 +112,44 @@ def first_byte(namespace: str, address: tuple[str, int], url: str, timeout: floa
     return seconds
 
 
+class KeptConnection:
+    """A connection that is kept, on which one URL after the other is asked for: the least a client can do."""
+
+    def __init__(self, namespace: str, address: tuple[str, int], timeout: float = 60.0) -> None:
+        with inside(namespace):
+            self._connection = socket.socket()
+        self._connection.settimeout(timeout)
+        self._connection.connect(address)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get(self, url: str) -> int:
+        """Reads an answer to its end; the bytes of its body."""
+        host = url.split("/")[2]
+        self._connection.sendall(f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = self._connection.recv(64 * KIB)
+        while b"\r\n\r\n" not in answer:
+            answer += self._more(url)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        lengths = [int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")]
+        if not head.startswith(b"HTTP/1.1 200") or not lengths:
+            raise BenchError(f"{url}: {head[:80]!r}")
+        received = len(body)
+        while received < lengths[0]:
+            received += len(self._more(url))
+        return received
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def _more(self, url: str) -> bytes:
+        block = self._connection.recv(64 * KIB)
+        if not block:
+            raise BenchError(f"{url}: the answer ended too early")
+        return block
+
+
 def warm(namespace: str, proxy: tuple[str, int], url: str) -> None:
     """Fetches a URL through a proxy once and throws it away."""
     first_byte(namespace, proxy, url)

@@ -75,6 +75,19 @@ class Curl:
         return _spec(lab, peer, content, argv=["curl", "-sS", "-f", lab.url(content)])
 
 
+class Straight:
+    """The reader of dfdaemon, which asks the origin itself instead: no program is started for a content."""
+
+    def check(self, programs: pantala.Programs) -> None:
+        pass
+
+    def services(self, lab: Lab, stack: contextlib.ExitStack) -> list[pantala.Daemon]:
+        return []
+
+    def reader(self, lab: Lab, peer: Host, index: int, content: int) -> ReaderSpec:
+        return _spec(lab, peer, content, proxy=(lab.origin.address, 80), url=lab.url(content))
+
+
 class Chain:
     """The naive relay chain, in the order of the peers."""
 
@@ -268,7 +281,8 @@ class Rqbit(_Torrent):
 
 
 NAMES = (
-    "dfget", "daemon", "curl", "aria2", "libtorrent-rarest", "libtorrent-sequential", "rqbit", "rqbit-stream", "chain",
+    "dfget", "daemon", "curl", "straight", "aria2", "libtorrent-rarest", "libtorrent-sequential", "rqbit", "rqbit-stream",
+    "chain",
 )  # fmt: skip
 
 
@@ -280,6 +294,8 @@ def by_name(name: str, webseed: bool, rqbit: str) -> Mode:
         return DaemonProxy()
     if name == "curl":
         return Curl()
+    if name == "straight":
+        return Straight()
     if name == "chain":
         return Chain()
     if name == "aria2":

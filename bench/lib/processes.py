@@ -60,6 +60,11 @@ def peak_rss(pid: int) -> int | None:
     return int(size.split()[0]) * 1024 if size else None
 
 
+def resident(pid: int) -> int:
+    """Bytes of a live process that are in memory now."""
+    return int(_pairs(f"/proc/{pid}/status")["VmRSS"].split()[0]) * 1024
+
+
 def tree_usage(pid: int) -> Usage:
     """Cost of a process and its children, for servers with workers (nginx)."""
     members = [pid, *children(pid)]
@@ -93,6 +98,7 @@ def start(
     argv: Sequence[str | Path],
     *,
     namespace: str | None = None,
+    stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     log: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -112,7 +118,7 @@ def start(
         stack.enter_context(inside(namespace))
         return subprocess.Popen(
             [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env={**os.environ, **(env or {})},

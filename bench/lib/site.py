@@ -57,6 +57,7 @@ class Site:
     namespace: str
     origin_at: tuple[str, int]
     supernode_at: str
+    supernode: int  # its pid
     node_address: str
     _names: Iterator[int] = field(default_factory=itertools.count)
 
@@ -127,7 +128,7 @@ def site(bench: Bench, rate: float = 0.0) -> Iterator[Site]:
         server = stack.enter_context(
             nginx.serving(directory / "origin", body, addresses[0], ORIGIN_PORT, spaces[0], workers)
         )
-        stack.enter_context(
+        supernode = stack.enter_context(
             pantala.supernode(bench.programs, addresses[1], directory / "supernode.log", spaces[1])
         )
         yield Site(
@@ -138,6 +139,7 @@ def site(bench: Bench, rate: float = 0.0) -> Iterator[Site]:
             namespace=spaces[2],
             origin_at=(addresses[0], ORIGIN_PORT),
             supernode_at=f"{addresses[1]}:{pantala.SUPERNODE_PORT}",
+            supernode=supernode.pid,
             node_address=addresses[2],
         )
 

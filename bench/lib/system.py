@@ -25,6 +25,7 @@ PACKAGES = {
     "aria2c": "aria2",
     "wrk": "wrk",
     "cc": "gcc",
+    "npm": "npm",
 }
 
 REPOSITORY = Path(__file__).resolve().parents[2]

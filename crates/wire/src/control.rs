@@ -2,9 +2,9 @@
 //!
 //! `proto/pantala/v1/control.proto` says what travels. A [`Control`] keeps the peer's end
 //! standing; [`service`] and [`serve`] are the supernode's end. Both turn the connection into
-//! plain events: there, a message, gone.
+//! plain events: there, a message, gone. A [`Trunk`] is a connection with sessions of several peers.
 //!
-//! A session is one HTTP/2 stream on a connection of its own. It lasts until either end closes it
+//! A session is one HTTP/2 stream, a daemon's on a connection of its own. It lasts until either end closes it
 //! or no longer answers pings; the messages still queued then are lost, and the next session
 //! begins with what the peer holds ([`pantala_core::control::FromPeer::Resume`]). For the same
 //! reason a full queue ends the session instead of losing one message: the two would disagree
@@ -18,6 +18,7 @@ mod outgoing;
 mod serve;
 mod server;
 mod transport;
+mod trunk;
 
 #[allow(missing_docs, clippy::all)]
 mod proto {
@@ -34,6 +35,7 @@ pub use limits::{
 };
 pub use serve::serve;
 pub use server::{Outbox, PATH, Service, SessionEvent, Sessions, service};
+pub use trunk::{SESSIONS_PER_CONNECTION, Trunk, TrunkSession};
 
 #[cfg(test)]
 mod tests;

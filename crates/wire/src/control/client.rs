@@ -21,7 +21,9 @@ use super::{
     limits::{Bounded, MAX_FRAME},
     outgoing::Outgoing,
     proto::{self, supernode_client::SupernodeClient},
-    transport::{CLIENT_PING_TIMEOUT, Connection, PING_INTERVAL, Tracked, WINDOW, one_line},
+    transport::{
+        CLIENT_PING_TIMEOUT, Connection, PING_INTERVAL, Tracked, WINDOW, one_line, status_line,
+    },
 };
 use crate::version;
 
@@ -493,12 +495,4 @@ fn version_of(metadata: &MetadataMap) -> Result<u16, String> {
         let ours = version::CONTROL;
         format!("the supernode chose version {said:?} of the control protocol, and this peer speaks {ours}")
     })
-}
-
-fn status_line(status: &tonic::Status) -> String {
-    if status.message().is_empty() {
-        one_line(status)
-    } else {
-        status.message().to_owned()
-    }
 }

@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How long answers under way may take after the server was stopped.
 const GRACE: Duration = Duration::from_secs(2);
 /// Streams on one connection: a peer needs one.
-const STREAMS: u32 = 16;
+pub(super) const STREAMS: u32 = 16;
 
 /// Serves HTTP/1.1 and HTTP/2 on `listener` until `cancel`, then lets what is under way end, 2 s
 /// at most. Returns when no connection is left.

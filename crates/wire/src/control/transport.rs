@@ -40,6 +40,7 @@ where
 
 /// One HTTP/2 connection as tonic wants it. Unlike a tonic channel it never dials again by
 /// itself: a session that ended must begin anew, and its owner says when.
+#[derive(Clone, Debug)]
 pub(super) struct Connection(pub(super) SendRequest<Body>);
 
 impl tower::Service<http::Request<Body>> for Connection {
@@ -69,4 +70,13 @@ pub(super) fn one_line(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// A status of the RPC in one line.
+pub(super) fn status_line(status: &tonic::Status) -> String {
+    if status.message().is_empty() {
+        one_line(status)
+    } else {
+        status.message().to_owned()
+    }
 }

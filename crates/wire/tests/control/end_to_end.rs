@@ -1,10 +1,10 @@
 use std::time::Instant;
 
 use pantala_core::control::FromPeer;
-use pantala_wire::control::SessionEvent;
+use pantala_wire::control::{SessionEvent, Trunk};
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpListener, net::TcpStream};
 
-use crate::support::{Link, Peer, Server, ended, pulse, soon};
+use crate::support::{Link, Peer, Server, ended, hello, pulse, soon};
 
 #[tokio::test]
 async fn messages_go_both_ways_in_order() {
@@ -237,4 +237,35 @@ async fn a_slow_node_loses_nothing() {
     for n in 0..10_000 {
         assert_eq!(peer.message().await, ended(n));
     }
+}
+
+#[tokio::test]
+async fn peers_that_share_a_connection_have_sessions_of_their_own() {
+    let mut server = Server::start().await;
+    let placed = |id| {
+        let mut hello = hello(id);
+        hello.peer.addr.set_ip([10, 0, 0, id].into());
+        hello
+    };
+    let trunk = Trunk::connect(server.addr).await.unwrap();
+    let (says, mut hears) = trunk.open(placed(1)).await.unwrap();
+    let (first, _, outbox) = server.connected().await;
+    let (other_says, mut other_hears) = trunk.open(placed(2)).await.unwrap();
+    let (_, other, other_outbox) = server.connected().await;
+    assert_eq!(other, placed(2));
+
+    assert!(outbox.send(ended(1)) && other_outbox.send(ended(2)));
+    assert_eq!(hears.receive().await, Ok(vec![ended(1)]));
+    assert_eq!(other_hears.receive().await, Ok(vec![ended(2)]));
+    for queue in [&says, &other_says] {
+        queue.send(pulse(7)).await.unwrap();
+        assert_eq!(server.message().await, pulse(7));
+    }
+    // One that goes leaves the others where they are.
+    drop((says, hears));
+    assert_eq!(server.gone().await, first);
+    assert!(other_outbox.send(ended(3)));
+    assert_eq!(other_hears.receive().await, Ok(vec![ended(3)]));
+    drop((other_says, other_hears));
+    server.gone().await;
 }
