@@ -480,7 +480,8 @@ mod tests {
         assert_eq!((woken(&reader).await, woken(&child).await), (false, true));
         pieces.filling(piece, &buffer, true);
         assert_eq!((woken(&reader).await, woken(&child).await), (true, true));
+        pieces.wake_no_more(&child);
         pieces.seal(piece, buffer);
-        assert_eq!((woken(&reader).await, woken(&child).await), (true, true));
+        assert_eq!((woken(&reader).await, woken(&child).await), (true, false));
     }
 }

@@ -243,13 +243,17 @@ impl<'a, W: AsyncWrite + Unpin> Child<'a, W> {
         self.news.has_unknown() || self.requests.await_task()
     }
 
+    /// Some of the tasks that it waits for may have come.
     fn look_for_unknown(&mut self) {
-        for task in self.news.unknown() {
-            self.discover(task);
+        let mut tasks = self.news.unknown();
+        tasks.extend(self.requests.awaited_tasks());
+        tasks.into_iter().for_each(|task| self.look_for(task));
+    }
+
+    fn look_for(&mut self, task: TaskId) {
+        self.discover(task);
+        if self.news.wonders(&task) {
             self.news.follow(task, &mut self.outgoing.messages);
-        }
-        for task in self.requests.awaited_tasks() {
-            self.discover(task);
         }
     }
 
@@ -257,6 +261,8 @@ impl<'a, W: AsyncWrite + Unpin> Child<'a, W> {
     fn tell_news(&mut self) {
         for closed in self.news.tell(&mut self.outgoing.messages) {
             self.requests.lose(&closed);
+            // It may be back already.
+            self.look_for(closed);
         }
     }
 

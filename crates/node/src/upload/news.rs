@@ -67,13 +67,20 @@ impl News {
         !self.unknown.is_empty()
     }
 
+    /// Whether the child wants to hear of a task as soon as that is known here.
+    pub fn wonders(&self, task: &TaskId) -> bool {
+        self.unknown.contains(task)
+    }
+
     /// Watches a task, if there is one of that name, so that what happens in it wakes this child's requests.
     /// Gives it when that is new to the child.
     pub fn discover(&mut self, task: TaskId, tasks: &Tasks) -> Option<&Followed> {
         if self.known.contains_key(&task) {
             return None;
         }
-        let handle = tasks.get(&task)?;
+        // One that is closed is as good as not there.
+        let open = |handle: &Arc<TaskHandle>| !handle.pieces.is_closed();
+        let handle = tasks.get(&task).filter(open)?;
         handle.pieces.wake_on_progress(&self.waker);
         let followed = Followed {
             _counts: Following::new(&handle),

@@ -148,6 +148,25 @@ async fn a_content_that_comes_back_under_its_name_is_followed_again() {
     child.assert_served(0, 0, 0).await;
 }
 
+/// It may be back before the child is told that it was gone.
+#[tokio::test(start_paused = true)]
+async fn a_content_that_is_back_at_once_is_not_missed() {
+    let parent = parent();
+    let content = Content::new(&parent, TASK);
+    let mut child = Asking::new(&parent);
+    // It waits for another one too, and is told of whatever comes.
+    let unknown = ToParent::Follow { task: OTHER };
+    child.say(&[FOLLOW, unknown, want(0, 0)]).await;
+    settle().await;
+    content.close(&parent);
+    let again = Content::new(&parent, TASK);
+    settle().await;
+    assert_eq!((again.awaited(), again.followers()), (1, 1));
+    again.hold(0);
+    assert_eq!(child.next().await, holds(0, 1));
+    child.assert_served(0, 0, 0).await;
+}
+
 /// Also for a child that wants no news of it.
 #[tokio::test(start_paused = true)]
 async fn a_request_for_a_content_that_is_given_up_does_not_wait_for_ever() {
