@@ -1,113 +1,72 @@
+//! What one task's brain decides, carried out with real sockets.
+//!
+//! A driver wires parts that each own a subject and what must hold for it: requests to parents, links to
+//! them, transfers from the origin, readers, reports to the supernode, the task's class. A part does not
+//! know of the others: what has to do with two of them is done here, or in a method of the driver's in the
+//! file of that subject.
+
 mod actions;
 mod class;
+mod origin;
 mod parents;
 mod pieces;
 mod readers;
+mod report;
+mod requests;
 mod steward;
 mod supernode;
-mod transfers;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use pantala_core::{
-    ContentMeta, Error, Generation, Kind, PeerId, PieceDigest, PieceIndex, PieceSet, ResourceKey,
-    Who,
-    control::{
-        Copies, FromPeer, Known, KnownResource, PIECES_PER_MESSAGE, Parents, PeerAddr, PieceRun,
-        REDIAL_MAX, Resume, ToPeer, Trouble,
-    },
-    display_url,
-};
-use pantala_origin::{OriginBody, OriginClient};
-use pantala_store::{Change, PieceBuffer, PieceWriter, Slot, Store, TaskPieces};
-use pantala_window::{Action, AttemptId, Class, Event, Failure, ParentId, Picker, ReaderId, RunId};
+use pantala_core::{Error, PieceIndex, control::FromPeer};
+use pantala_origin::OriginClient;
+use pantala_store::{Change, PieceBuffer, Store};
+use pantala_window::{Event, Picker};
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    task::AbortHandle,
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::{
+    class::Standing, origin::Origin, parents::ParentLinks, pieces::Digests, readers::Told,
+    report::Report, requests::Requests, steward::Steward,
+};
 use crate::{
-    announce::Announcer,
     clock::Clock,
-    download::{LinkHandle, Links, NotTaken, Want},
+    download::Links,
     error,
-    line::{Line, LineClaim, Yielding},
+    line::Line,
     metrics::Metrics,
     node::ControlPort,
-    readers::{OriginSource, Reader},
-    run::{OriginRun, RunSource},
     shelf::Shelf,
     task::{Command, Planned, TaskHandle, Tasks},
 };
-use steward::Steward;
 
 /// Carries out with real sockets what one task's brain decides.
 ///
 /// One tokio task owns it; everybody else talks to it by [`Command`]s, and it never waits for
 /// anybody: orders go out by `try_send`, whatever takes time runs in a task of its own.
 pub(crate) struct Driver {
-    pub handle: Arc<TaskHandle>,
+    handle: Arc<TaskHandle>,
     /// Dropped with the driver, whatever ends it.
     _leftovers: Leftovers,
-    pub commands: mpsc::Receiver<Command>,
-    pub picker: Picker,
-    pub ports: Ports,
-    pub news: broadcast::Receiver<Change>,
-    announcer: Announcer,
-    digests: HashMap<PieceIndex, PieceDigest>,
-    /// Complete pieces that were not held against their digest yet: it takes time, or nobody has
-    /// vouched for one.
-    unjudged: Vec<(AttemptId, PieceIndex, Arc<PieceBuffer>)>,
-    attempts: HashMap<AttemptId, Attempt>,
-    /// What failed requests left of a piece, to be gone on with.
-    partial: HashMap<PieceIndex, PieceWriter>,
-    readers: BTreeMap<u64, Told>,
-    last_source: Option<OriginSource>,
+    commands: mpsc::Receiver<Command>,
+    picker: Picker,
+    ports: Ports,
+    news: broadcast::Receiver<Change>,
+    requests: Requests,
+    parents: ParentLinks,
+    origin: Origin,
+    digests: Digests,
+    readers: Told,
     /// Reads on for others where no reader is left here.
     steward: Option<Steward>,
-    links: HashMap<PeerId, Linked>,
-    parents: HashMap<ParentId, PeerId>,
-    wanted_parents: Parents,
-    runs: HashMap<RunId, RunHandle>,
-    learned: Option<Learned>,
-    /// The lease that this peer took for granted when it learned the content itself, until the
-    /// supernode says what it really has.
-    assumed: Option<Assumed>,
-    last_origin_error: Option<Error>,
-    /// A piece that has no source though the origin may not be asked, and since when.
-    sourceless: Option<(PieceIndex, Instant)>,
-    /// Requests that were refused because their parent has too much to do.
-    busy: Vec<(AttemptId, Option<PieceWriter>)>,
-    counter: u64,
-    progress_at: Instant,
-    pulse_at: Instant,
-    /// Bytes that came from the origin since the supernode was told last.
-    origin_bytes: Arc<AtomicU64>,
-    bound_since: Option<Instant>,
+    report: Report,
+    class: Standing,
     idle_since: Option<Instant>,
-    /// When it is looked for readers that take nothing.
-    rest_at: Instant,
-    links_kept: LinksKept,
-    registered: bool,
     /// Why nobody may have the task here any more.
     over: Option<Error>,
-    share: u32,
-    class: Class,
-    /// Made while the task is of the background.
-    yielding: Option<Yielding>,
-    /// Made while a reader here waits for a piece, if that makes a difference to anybody.
-    claim: Option<LineClaim>,
-    /// How long the background pauses.
-    pause_until: Option<Instant>,
 }
 
 /// What a driver uses of its node.
@@ -130,13 +89,6 @@ pub(crate) struct Ports {
     pub cancel: CancellationToken,
 }
 
-/// A reader, and what the brain was told of it.
-struct Told {
-    reader: Arc<Reader>,
-    next: PieceIndex,
-    rests: bool,
-}
-
 /// The state of a task that must be cleared when its driver ends, also by a panic: nothing else would bring
 /// the task's readers another byte, or tell them so.
 struct Leftovers {
@@ -157,76 +109,8 @@ impl Drop for Leftovers {
     }
 }
 
-struct Attempt {
-    piece: PieceIndex,
-    parent: ParentId,
-    urgency: u32,
-    hedge: bool,
-    buffer: Option<Arc<PieceBuffer>>,
-    waiting_for_room: Option<AbortHandle>,
-    reported: u64,
-    /// All its bytes are here.
-    fetched: bool,
-    /// It went on with what somebody else began: wrong bytes may be either's.
-    goes_on: bool,
-}
-
-/// Whether there are links to parents.
-#[derive(Clone, Copy)]
-enum LinksKept {
-    /// A reader uses them.
-    Used,
-    /// Nobody has since then.
-    Unused(Instant),
-    /// They were given up: parents have room for a bounded number of children. The next reader has them made
-    /// again.
-    GivenUp,
-}
-
-struct Linked {
-    id: ParentId,
-    link: Option<LinkHandle>,
-    retry_at: Option<Instant>,
-    failures: u32,
-}
-
-struct RunHandle {
-    until: watch::Sender<PieceIndex>,
-    stop: CancellationToken,
-    /// The piece it is receiving.
-    at: Option<PieceIndex>,
-}
-
-struct Learned {
-    start: u64,
-    body: OriginBody,
-}
-
-struct Assumed {
-    first: PieceIndex,
-    until: Instant,
-}
-
-/// How often a request's progress is told to the brain, and how far pieces are to the supernode.
-const PROGRESS: Duration = Duration::from_millis(50);
-/// How often a lease holder says that it lives: one that has fallen silent is found out by that.
-const PULSE: Duration = Duration::from_millis(100);
-/// How long a reader must have been the slow one until the supernode hears of it.
-const BOUND: Duration = Duration::from_millis(300);
-const REDIAL: Duration = Duration::from_millis(500);
-/// A reader that takes nothing of what is there for this long rests, and its memory may serve others. It is
-/// fixed, because how long a client pauses follows from nothing that this node measures.
-const REST: Duration = Duration::from_secs(1);
-/// How long links to parents are kept while nobody reads.
-const UNREAD: Duration = Duration::from_secs(10);
-/// How long after learning the supernode may take to confirm the lease.
-const CONFIRM: Duration = Duration::from_secs(2);
 /// How long a task without readers and pieces is kept, in case somebody comes back.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a reader who may not ask the origin waits for a peer that has the next piece.
-const NOBODY: Duration = Duration::from_secs(5);
-/// The longest pause that an origin can ask for in the middle of a content and have its readers wait.
-const PAUSE: Duration = Duration::from_secs(10);
 /// What a peer may claim of content whose length is unknown: 16 TiB of the smallest pieces.
 const PIECES_MAX: u32 = 1 << 24;
 
@@ -239,51 +123,29 @@ impl Driver {
         solo: bool,
     ) -> Self {
         let (_, _, news) = handle.pieces.follow();
-        let announcer = Announcer::new(handle.id);
         let leftovers = Leftovers {
             handle: handle.clone(),
             tasks: ports.tasks.clone(),
             store: ports.store.clone(),
         };
+        let now = Instant::now();
         let mut driver = Self {
+            requests: Requests::new(handle.pieces.clone()),
+            parents: ParentLinks::default(),
+            origin: Origin::default(),
+            digests: Digests::new(),
+            readers: Told::new(now),
+            steward: None,
+            report: Report::new(handle.id, now),
+            class: Standing::new(),
+            idle_since: None,
+            over: None,
             handle,
             _leftovers: leftovers,
             commands,
             picker,
             ports,
             news,
-            announcer,
-            digests: HashMap::new(),
-            unjudged: Vec::new(),
-            attempts: HashMap::new(),
-            partial: HashMap::new(),
-            readers: BTreeMap::new(),
-            last_source: None,
-            steward: None,
-            links: HashMap::new(),
-            parents: HashMap::new(),
-            wanted_parents: Parents::default(),
-            runs: HashMap::new(),
-            learned: None,
-            assumed: None,
-            last_origin_error: None,
-            sourceless: None,
-            busy: Vec::new(),
-            counter: 0,
-            progress_at: Instant::now() + PROGRESS,
-            pulse_at: Instant::now() + PULSE,
-            origin_bytes: Arc::default(),
-            bound_since: None,
-            idle_since: None,
-            rest_at: Instant::now() + REST,
-            links_kept: LinksKept::Used,
-            registered: false,
-            over: None,
-            share: 0,
-            class: Class::Foreground,
-            yielding: None,
-            claim: None,
-            pause_until: None,
         };
         if let Some(pieces) = driver.handle.pieces.geometry().pieces() {
             driver.feed(Event::Ended { pieces });
@@ -338,63 +200,63 @@ impl Driver {
         while let Some(action) = self.picker.poll_action() {
             self.act(action);
         }
+        self.requests.keep_left(|piece| self.picker.wants(piece));
+        debug_assert!(
+            self.requests
+                .check(&self.picker, |parent| self.parents.is_up(parent))
+        );
+        self.tell_what_is_planned();
+        self.announce();
+    }
+
+    /// Says what children may wait for here.
+    fn tell_what_is_planned(&self) {
         let planned = match self.picker.planned() {
             Some((first, end)) => Planned::Pieces(first, end),
             // Its first reader is about to come: children that were quicker must not be turned away.
-            None if self.last_source.is_none() => Planned::Unknown,
+            None if !self.readers.were_there() => Planned::Unknown,
             None => Planned::Nothing,
         };
-        {
-            let mut shared = self.handle.planned.lock();
-            if *shared != planned {
-                *shared = planned;
-                // Children that wait for what will not come must be told.
-                self.handle.pieces.wake();
-            }
-        }
-        let now = Instant::now();
-        if self.announcer.due().is_some_and(|due| due <= now) {
-            // What was just sealed is no longer on its way: it must not be missing in both.
-            self.hear_news();
-        }
-        let in_flight = || readers::in_flight(&self.attempts, &self.runs, &self.handle.pieces);
-        while let Some(have) = self.announcer.take(now, in_flight) {
-            self.say(have);
-        }
-    }
-
-    fn say(&self, message: FromPeer) {
-        if self.registered {
-            self.ports.control.send(message);
+        let mut shared = self.handle.planned.lock();
+        if *shared != planned {
+            *shared = planned;
+            // Children that wait for what will not come must be told.
+            self.handle.pieces.wake();
         }
     }
 
     fn next_wakeup(&self) -> Instant {
-        let mut at = Instant::now() + Duration::from_secs(1);
-        let mut sooner = |other: Option<Instant>| {
-            if let Some(other) = other {
-                at = at.min(other);
-            }
-        };
-        sooner(
-            self.picker
-                .next_wakeup()
-                .map(|time| self.ports.clock.instant(time)),
-        );
-        sooner(self.announcer.due());
-        sooner(self.pause_until);
-        let receives = !self.attempts.is_empty() || !self.runs.is_empty();
-        sooner(receives.then_some(self.progress_at));
-        sooner((!self.runs.is_empty()).then_some(self.pulse_at));
-        sooner(
-            self.links
-                .values()
-                .filter_map(|linked| linked.retry_at)
-                .min(),
-        );
-        sooner(self.assumed.as_ref().map(|assumed| assumed.until));
-        sooner((!self.readers.is_empty()).then_some(self.rest_at));
-        at
+        let brain = self.picker.next_wakeup();
+        let (has_runs, has_requests) = (!self.origin.has_no_runs(), !self.requests.is_empty());
+        let times = [
+            brain.map(|time| self.ports.clock.instant(time)),
+            self.report.due(),
+            self.class.pause_until(),
+            (has_requests || has_runs).then(|| self.report.next_progress()),
+            has_runs.then(|| self.report.next_pulse()),
+            self.parents.next_redial(),
+            self.origin.confirmed_by(),
+            self.readers.next_rest(),
+        ];
+        let soonest = times.into_iter().flatten().min();
+        let latest = Instant::now() + Duration::from_secs(1);
+        soonest.map_or(latest, |at| at.min(latest))
+    }
+
+    /// Does what is done by the clock.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.progress(now);
+        self.end_turned_away();
+        self.redial(now);
+        self.give_up_links(now);
+        self.follow_others();
+        self.look_for_rest(now);
+        // What an upload held when somebody asked for room may be free by now.
+        self.ports.store.budget().nudge();
+        self.end_unconfirmed(now);
+        self.pulse(now);
+        self.feed(Event::Tick);
     }
 
     fn is_over(&mut self) -> bool {
@@ -424,18 +286,9 @@ impl Driver {
         self.say(FromPeer::Leave {
             task: self.handle.id,
         });
-        for run in self.runs.values() {
-            run.stop.cancel();
-        }
-        for linked in self.links.values() {
-            if let Some(link) = &linked.link {
-                link.unfollow(self.handle.id);
-            }
-        }
-        for attempt in self.attempts.drain().map(|(_, attempt)| attempt) {
-            if let Some(waiting) = attempt.waiting_for_room {
-                waiting.abort();
-            }
+        self.origin.stop_all();
+        for link in self.parents.links() {
+            link.unfollow(self.handle.id);
         }
         self.ports.store.remove(&self.handle.id);
     }
@@ -448,11 +301,7 @@ impl Driver {
             Command::Learned { first, start, body } => {
                 // Its reader comes first: a lease that nobody needs is given back at once.
                 self.sync_readers();
-                self.learned = Some(Learned { start, body });
-                self.assumed = Some(Assumed {
-                    first,
-                    until: Instant::now() + CONFIRM,
-                });
+                self.origin.learned(first, start, body);
                 self.feed(Event::LeaseGranted { first, end: None });
             }
             Command::Alone => {
@@ -468,7 +317,7 @@ impl Driver {
                 self.resume();
             }
             Command::SupernodeDown => {
-                self.assumed = None;
+                self.origin.take_assumed();
                 self.feed(Event::SupernodeDown);
             }
             Command::LinkUp { link } => self.link_up(link),
@@ -495,46 +344,18 @@ impl Driver {
             Command::Room { attempt, charge } => {
                 self.request(attempt, PieceBuffer::charged(charge).1)
             }
-            Command::Fetched { attempt, buffer } => self.fetched(attempt, buffer),
+            Command::Fetched { attempt, buffer } => self.fetched(attempt, &buffer),
             Command::FetchFailed {
                 attempt,
                 failure,
                 writer,
-            } => match failure {
-                // Told at the next tick: it may be the only parent, and would be asked at once.
-                Failure::Busy => self.busy.push((attempt, writer)),
-                _ => self.fetch_failed(attempt, failure, writer),
-            },
-            Command::RunAt { run, piece } => {
-                if let Some(found) = self.runs.get_mut(&run) {
-                    found.at = Some(piece);
-                }
-                self.feed(Event::RunAt { run, piece });
-            }
+            } => self.fetch_failed(attempt, failure, writer),
+            Command::RunAt { run, piece } => self.run_at(run, piece),
             Command::RunSealed {
                 piece,
                 buffer,
                 digest,
-            } => {
-                if self.contradicts(piece, &digest) {
-                    self.over = Some(error::two_versions(&self.url(), piece));
-                    return;
-                }
-                self.digests.insert(piece, digest);
-                self.feed(Event::Vouched {
-                    first: piece,
-                    count: 1,
-                });
-                self.say(FromPeer::Sealed {
-                    task: self.handle.id,
-                    piece,
-                    digest,
-                });
-                self.seal(piece, buffer);
-                if self.is_single() {
-                    self.handle.transfer_is_at(piece.next());
-                }
-            }
+            } => self.came_from_origin(piece, buffer, digest),
             Command::RunEnded { length } => {
                 self.ended(length);
                 // After all that was sealed, so that whoever sends the end has sent what is before it.

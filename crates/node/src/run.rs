@@ -7,7 +7,7 @@ use pantala_core::{
     ByteRange, ContentMeta, Error, Geometry, Kind, PieceDigest, PieceIndex, Result, Who,
 };
 use pantala_origin::{Expect, OriginBody, OriginClient, OriginRequest};
-use pantala_store::{Budget, Holder, PieceBuffer, PieceWriter, TaskPieces};
+use pantala_store::{Arrival, Budget, Holder, PieceBuffer, PieceWriter, TaskPieces};
 use pantala_window::RunId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,8 @@ use crate::{limiter::Limits, readers::OriginSource, task::Command};
 pub(crate) struct OriginRun {
     pub run: RunId,
     pub pieces: Arc<TaskPieces>,
+    /// Where it shows what it brings.
+    pub arrival: Arc<Arrival>,
     pub budget: Arc<Budget>,
     pub limits: Limits,
     pub commands: mpsc::Sender<Command>,
@@ -98,7 +100,7 @@ impl OriginRun {
             let known = geometry.length().is_some();
             // A piece of content without length may turn out not to exist.
             if known {
-                self.begin(piece, &buffer).await;
+                self.begin(piece).await;
             }
             let ended = self
                 .fill(&mut body, &mut left, &mut writer, piece, known)
@@ -134,15 +136,10 @@ impl OriginRun {
         Ok(())
     }
 
-    async fn begin(&self, piece: PieceIndex, buffer: &Arc<PieceBuffer>) {
-        let _ = self
-            .commands
-            .send(Command::RunAt {
-                run: self.run,
-                piece,
-            })
-            .await;
-        self.pieces.filling(piece, buffer, true);
+    /// Tells the brain how far the transfer has got, whether bytes of the piece are there or not.
+    async fn begin(&self, piece: PieceIndex) {
+        let run = self.run;
+        let _ = self.commands.send(Command::RunAt { run, piece }).await;
     }
 
     /// Fills one piece; `true` when the body ended.
@@ -166,13 +163,10 @@ impl OriginRun {
             self.limits.pass(take).await;
             writer.append(&left.split_to(take));
             self.received.fetch_add(take as u64, Ordering::Relaxed);
-            if fresh {
-                if !begun {
-                    self.begin(piece, writer.buffer()).await;
-                }
-                self.pieces.receiving(piece);
+            if fresh && !begun {
+                self.begin(piece).await;
             }
-            self.pieces.wake();
+            self.arrival.show(piece, writer.buffer());
         }
         // An end that falls on a piece's end is seen when the next one is begun.
         Ok(false)

@@ -34,4 +34,4 @@ pub use budget::{Budget, Charge, Holder};
 pub use buffer::{PieceBuffer, PieceWriter};
 pub use keep::{Eviction, Keep};
 pub use store::{Store, StoreStats};
-pub use task::{Change, Claim, Slot, TaskPieces};
+pub use task::{Arrival, Change, Claim, Slot, TaskPieces};

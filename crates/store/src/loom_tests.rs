@@ -65,7 +65,7 @@ fn check(run: impl Fn() + Send + Sync + 'static) {
 
 /// Piece 0 is held, and may leave once an upload has let go of it. Piece 1 is arriving: only the table has it. Another thread needs the
 /// memory of both while `act` makes the table let go of piece 1.
-fn model(act: fn(&TaskPieces, Arc<PieceBuffer>)) {
+fn model(act: fn(&Arc<TaskPieces>, Arc<PieceBuffer>)) {
     check(move || {
         let budget = Budget::new(3 * PIECE);
         let store = Store::new(budget.clone(), Eviction::default());
@@ -73,7 +73,7 @@ fn model(act: fn(&TaskPieces, Arc<PieceBuffer>)) {
         let third = buffer(&budget);
         let upload = buffer(&budget);
         pieces.seal(piece(0), upload.clone());
-        pieces.filling(piece(1), &buffer(&budget), false);
+        pieces.arrival(false).show(piece(1), &buffer(&budget));
         let waiting = budget.clone();
         let waiting = thread::spawn(move || block_on(waiting.charge(2 * PIECE)).bytes());
         // Where this thread may stop, so that the other one looks for memory before and after.
@@ -100,7 +100,7 @@ fn loom_a_piece_is_sealed_while_memory_is_waited_for() {
 #[test]
 fn loom_a_buffer_is_replaced_while_memory_is_waited_for() {
     model(|pieces, third| {
-        pieces.filling(piece(1), &third, true);
+        pieces.arrival(true).show(piece(1), &third);
         drop(third);
         pieces.abandon(piece(1));
     });

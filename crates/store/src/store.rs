@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(held.len(), 3);
         put(&store, &pieces, 3, 10);
         assert!(!holds(&pieces, 0) && holds(&pieces, 1) && holds(&pieces, 3));
-        assert_eq!(news.try_recv(), Ok(Change::Lost(PieceIndex::new(0))));
+        assert_eq!(news.try_recv(), Ok(Change::Evicted(PieceIndex::new(0))));
         assert_eq!(news.try_recv(), Ok(Change::Held(PieceIndex::new(3))));
         assert_eq!(
             store.stats(),

@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pantala_core::{Geometry, PieceIndex, PieceSet, TaskId};
@@ -29,15 +32,17 @@ pub enum Slot {
     Held(Arc<PieceBuffer>),
 }
 
-/// News about a task's pieces, in the order in which it happened.
+/// News about a task's pieces, in the order in which it happened: each says what a piece's slot has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The first bytes of a piece are there.
     Receiving(PieceIndex),
     /// A piece is complete and verified.
     Held(PieceIndex),
-    /// A piece that was held or arriving is no more.
-    Lost(PieceIndex),
+    /// A piece that was held has left for others. It was right, and was announced.
+    Evicted(PieceIndex),
+    /// A piece that was arriving was given up before it was held: its bytes were wrong, or nobody needs it.
+    Abandoned(PieceIndex),
     /// The content's length is known now, in bytes.
     Ended(u64),
     /// The task was poisoned or abandoned: there will be nothing more.
@@ -115,6 +120,33 @@ enum Present {
         trusted: bool,
     },
     Held(Arc<PieceBuffer>),
+}
+
+/// One transfer's way to show what it brings of pieces, from whomever, until it is ended.
+///
+/// A piece begins here and nowhere else: the first bytes of one of which there was nothing are news
+/// ([`Change::Receiving`]), and whoever waits for bytes that it may have is woken by any.
+#[derive(Debug)]
+pub struct Arrival {
+    pieces: Arc<TaskPieces>,
+    trusted: bool,
+    /// Written and read with the pieces locked, so that nothing is shown once it has been ended.
+    ended: AtomicBool,
+}
+
+impl Arrival {
+    /// More bytes of a piece came into `buffer`: that is what children (and readers, when they are trusted)
+    /// see of the piece from now on. An untrusted buffer never replaces one that is further.
+    pub fn show(&self, piece: PieceIndex, buffer: &Arc<PieceBuffer>) {
+        self.pieces.arrived(self, piece, buffer);
+    }
+
+    /// Nobody wants what the transfer brings any more. What it has shown stays until
+    /// [`TaskPieces::abandon`]; it shows nothing more, though its own task may not have heard of that yet.
+    pub fn end(&self) {
+        let _state = self.pieces.state.lock();
+        self.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Waker {
@@ -236,50 +268,70 @@ impl TaskPieces {
     }
 
     /// Tells children that bytes arrived that nobody has verified.
-    pub fn wake_children(&self) {
+    fn wake_children(&self) {
         for waker in self.wakers.lock().iter().filter(|waker| waker.unverified) {
             waker.wake();
         }
     }
 
-    /// `buffer` is what children (and readers, when it is `trusted`) see of the piece from now on.
-    /// An untrusted buffer never replaces one that is further.
-    pub fn filling(&self, piece: PieceIndex, buffer: &Arc<PieceBuffer>, trusted: bool) {
-        let before = {
+    /// A transfer's way to show what it brings of these pieces. `trusted` bytes come straight from the
+    /// origin.
+    pub fn arrival(self: &Arc<Self>, trusted: bool) -> Arc<Arrival> {
+        Arc::new(Arrival {
+            pieces: self.clone(),
+            trusted,
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    fn arrived(&self, arrival: &Arrival, piece: PieceIndex, buffer: &Arc<PieceBuffer>) {
+        debug_assert!(!buffer.is_empty(), "no byte has come");
+        let trusted = arrival.trusted;
+        let (before, begins) = {
             let mut state = self.state.lock();
-            if state.closed {
+            if state.closed || arrival.ended.load(Ordering::Relaxed) {
                 return;
             }
             let entry = state.slots.entry(piece).or_default();
-            match &entry.slot {
+            let replaces = match &entry.slot {
                 Some(Present::Held(_)) => return,
                 Some(Present::Filling {
                     buffer: old,
                     trusted: old_trusted,
-                }) if (Arc::ptr_eq(old, buffer) && *old_trusted == trusted)
-                    || (*old_trusted, old.len()) > (trusted, buffer.len()) =>
-                {
-                    return;
+                }) => {
+                    let same = Arc::ptr_eq(old, buffer) && *old_trusted == trusted;
+                    !same && (trusted, buffer.len()) >= (*old_trusted, old.len())
                 }
-                _ => {}
-            }
-            entry.slot.replace(Present::Filling {
+                None => true,
+            };
+            let begins = entry.slot.is_none();
+            let new = || Present::Filling {
                 buffer: buffer.clone(),
                 trusted,
-            })
+            };
+            let before = replaces.then(|| entry.slot.replace(new()));
+            (before, begins)
         };
         drop(before);
-        if trusted {
-            self.wake();
-        } else {
-            self.wake_children();
+        if begins {
+            let _ = self.news.send(Change::Receiving(piece));
+        }
+        match trusted {
+            true => self.wake(),
+            false => self.wake_children(),
         }
     }
 
-    /// The first bytes of a piece came in: those who follow the news hear of it. Who waits for
-    /// bytes is woken by [`TaskPieces::wake`] or [`TaskPieces::wake_children`].
-    pub fn receiving(&self, piece: PieceIndex) {
-        let _ = self.news.send(Change::Receiving(piece));
+    /// The pieces of which bytes are here that nobody has verified.
+    pub fn unverified(&self) -> PieceSet {
+        let state = self.state.lock();
+        let mut unverified = PieceSet::new();
+        for (&piece, entry) in &state.slots {
+            if matches!(entry.slot, Some(Present::Filling { trusted: false, .. })) {
+                unverified.insert(piece);
+            }
+        }
+        unverified
     }
 
     /// The piece is complete and its bytes are right: it goes into the piece data cache.
@@ -325,7 +377,7 @@ impl TaskPieces {
         };
         if lost.is_some() {
             drop(lost);
-            let _ = self.news.send(Change::Lost(piece));
+            let _ = self.news.send(Change::Abandoned(piece));
             self.wake();
         }
     }
@@ -447,7 +499,7 @@ impl TaskPieces {
                 Present::Filling { .. } => return None,
             }
         };
-        let _ = self.news.send(Change::Lost(piece));
+        let _ = self.news.send(Change::Evicted(piece));
         Some(buffer)
     }
 }
@@ -473,15 +525,67 @@ mod tests {
             let woken = tokio::time::timeout(Duration::ZERO, waker.notified()).await;
             woken.is_ok()
         };
-        let (buffer, _writer) = PieceBuffer::charged(Budget::new(8).try_charge(8).unwrap());
+        let (buffer, mut writer) = PieceBuffer::charged(Budget::new(8).try_charge(8).unwrap());
+        writer.append(b"a");
         let piece = PieceIndex::new(0);
-        pieces.filling(piece, &buffer, false);
-        pieces.wake_children();
+        pieces.arrival(false).show(piece, &buffer);
         assert_eq!((woken(&reader).await, woken(&child).await), (false, true));
-        pieces.filling(piece, &buffer, true);
+        pieces.arrival(true).show(piece, &buffer);
         assert_eq!((woken(&reader).await, woken(&child).await), (true, true));
         pieces.wake_no_more(&child);
         pieces.seal(piece, buffer);
         assert_eq!((woken(&reader).await, woken(&child).await), (true, false));
+    }
+
+    /// However its bytes come, a piece begins once, and what becomes of it has a word of its own.
+    #[test]
+    fn a_piece_begins_once_and_ends_in_one_of_three_ways() {
+        let budget = Budget::new(32);
+        let store = crate::Store::new(budget.clone(), crate::Eviction::default());
+        let pieces = store.open(TaskId::from_bytes([1; 32]), Geometry::new(None));
+        let buffer = |bytes: &[u8]| {
+            let (buffer, mut writer) = PieceBuffer::charged(budget.try_charge(8).unwrap());
+            writer.append(bytes);
+            buffer
+        };
+        let (_, _, mut news) = pieces.follow();
+        let mut heard = || std::iter::from_fn(|| news.try_recv().ok()).collect::<Vec<_>>();
+        let piece = PieceIndex::new(0);
+        let (first, second) = (buffer(b"ab"), buffer(b"abc"));
+        let (from_peers, from_origin) = (pieces.arrival(false), pieces.arrival(true));
+        from_peers.show(piece, &first);
+        from_peers.show(piece, &first);
+        from_peers.show(piece, &second);
+        assert_eq!(heard(), [Change::Receiving(piece)]);
+        from_peers.show(piece, &first);
+        assert!(matches!(pieces.slot(piece), Slot::Filling { buffer, .. } if buffer.len() == 3));
+        pieces.abandon(piece);
+        pieces.abandon(piece);
+        assert_eq!(heard(), [Change::Abandoned(piece)]);
+        from_origin.show(piece, &second);
+        pieces.seal(piece, second);
+        from_origin.show(piece, &first);
+        pieces.abandon(piece);
+        assert_eq!(heard(), [Change::Receiving(piece), Change::Held(piece)]);
+        assert!(pieces.evict(piece).is_some());
+        assert_eq!(heard(), [Change::Evicted(piece)]);
+    }
+
+    #[test]
+    fn a_transfer_that_was_ended_shows_nothing() {
+        let budget = Budget::new(32);
+        let store = crate::Store::new(budget.clone(), crate::Eviction::default());
+        let pieces = store.open(TaskId::from_bytes([1; 32]), Geometry::new(None));
+        let (buffer, mut writer) = PieceBuffer::charged(budget.try_charge(8).unwrap());
+        let (arrival, piece) = (pieces.arrival(false), PieceIndex::new(0));
+        writer.append(b"a");
+        arrival.show(piece, &buffer);
+        arrival.end();
+        pieces.abandon(piece);
+        writer.append(b"b");
+        arrival.show(piece, &buffer);
+        assert!(matches!(pieces.slot(piece), Slot::Missing));
+        drop((buffer, writer));
+        assert_eq!(budget.used(), 0);
     }
 }

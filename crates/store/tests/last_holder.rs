@@ -27,7 +27,7 @@ fn buffer(budget: &Arc<Budget>) -> Arc<PieceBuffer> {
 /// Three buffers fill the memory: piece 0 is held, and an upload that has it lets go of it; piece 1 is
 /// arriving, and only the table has it; the third is handed to `act`, which makes the table let go of
 /// piece 1. It must end, and the memory of both pieces must go to who waits for it.
-fn let_go(act: impl FnOnce(&TaskPieces, Arc<PieceBuffer>) + Send + 'static) {
+fn let_go(act: impl FnOnce(&Arc<TaskPieces>, Arc<PieceBuffer>) + Send + 'static) {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
         let budget = Budget::new(3 * PIECE);
@@ -35,7 +35,7 @@ fn let_go(act: impl FnOnce(&TaskPieces, Arc<PieceBuffer>) + Send + 'static) {
         let pieces = store.open(TaskId::from_bytes([1; 32]), Geometry::new(None));
         let (upload, third) = (buffer(&budget), buffer(&budget));
         pieces.seal(piece(0), upload.clone());
-        pieces.filling(piece(1), &buffer(&budget), false);
+        pieces.arrival(false).show(piece(1), &buffer(&budget));
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.expect("a runtime").block_on(async {
             let waiting = budget.clone();
@@ -72,7 +72,7 @@ fn a_piece_is_complete_in_another_buffer() {
 #[test]
 fn another_buffer_is_further() {
     let_go(|pieces, third| {
-        pieces.filling(piece(1), &third, true);
+        pieces.arrival(true).show(piece(1), &third);
         std::mem::forget(third);
     });
 }

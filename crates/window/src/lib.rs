@@ -51,3 +51,4 @@ pub use message::{
 pub use picker::{Picker, Snapshot};
 pub use sequence::Sequences;
 pub use window::Window;
+pub use work::Request;

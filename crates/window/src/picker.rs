@@ -171,6 +171,12 @@ impl Picker {
         Some((first, end))
     }
 
+    /// Whether a reader's window has the piece.
+    pub fn wants(&self, piece: PieceIndex) -> bool {
+        let mut windows = self.readers.values();
+        windows.any(|window| window.base() <= piece && piece < window.edge())
+    }
+
     /// What this peer fetches from the origin, or may: what it has leases for, and what transfers that
     /// began without a lease go on with. A supernode that does not know of it must be told.
     pub fn claims(&self) -> Vec<(PieceIndex, Option<PieceIndex>)> {

@@ -24,7 +24,32 @@ impl Work {
     }
 }
 
+/// One request that the brain has decided on and that is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// Its name.
+    pub attempt: AttemptId,
+    /// The piece that was asked for.
+    pub piece: PieceIndex,
+    /// The parent that was asked.
+    pub parent: ParentId,
+    /// Whether all its bytes are there; the verdict on them is not.
+    pub complete: bool,
+}
+
 impl Picker {
+    /// The requests that are under way, so that whoever carries them out can check that it knows of the same.
+    pub fn requests(&self) -> impl Iterator<Item = Request> {
+        self.work.iter().flat_map(|(piece, work)| {
+            work.attempts.iter().map(move |attempt| Request {
+                attempt: attempt.id,
+                piece,
+                parent: attempt.parent,
+                complete: attempt.complete,
+            })
+        })
+    }
+
     /// The request and its piece, if it is still under way.
     pub(crate) fn attempt(&mut self, attempt: AttemptId) -> Option<(PieceIndex, &mut Attempt)> {
         let piece = *self.attempts.get(attempt)?;

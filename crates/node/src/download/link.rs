@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     followers::Followers,
-    orders::{LinkHandle, Order},
+    orders::{LinkHandle, Order, Want},
     requests::Requests,
 };
 use crate::{limiter::Limits, metrics::Metrics, task::Command};
@@ -225,42 +225,26 @@ impl Link {
         frame: DataFrame,
     ) -> Result<()> {
         self.metrics.peer_received(frame.len as u64);
-        let want = self.state.lock().requests.take(frame.request);
-        let Some(mut want) = want else {
+        let Some(mut being_read) = BeingRead::take(&self.state, frame.request) else {
             self.limits.pass(frame.len).await;
             return reader.skip_data().await;
         };
+        let want = being_read.want();
         if frame.len > want.writer.remaining() {
-            self.state.lock().requests.put_back(frame.request, want);
-            return Err(Error::new(
-                Who::Peer,
-                Kind::Protocol,
-                "sent more than the piece has",
-            ));
+            let what = "sent more than the piece has";
+            return Err(Error::new(Who::Peer, Kind::Protocol, what));
         }
-        let mut fresh = want.writer.position() == 0;
         let (mut left, mut may) = (frame.len, 0);
-        let mut result = Ok(());
-        want.pieces.filling(want.piece, want.writer.buffer(), false);
         while left > 0 {
             if may == 0 {
                 may = left.min(want.limits.step());
                 want.limits.pass(may).await;
             }
-            match reader.read_data(&mut (&mut want.writer).limit(may)).await {
-                Ok(len) => (left, may) = (left - len, may - len),
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-            if std::mem::take(&mut fresh) {
-                want.pieces.receiving(want.piece);
-            }
-            want.pieces.wake_children();
+            let len = reader.read_data(&mut (&mut want.writer).limit(may)).await?;
+            (left, may) = (left - len, may - len);
+            want.arrival.show(want.piece, want.writer.buffer());
         }
-        self.state.lock().requests.put_back(frame.request, want);
-        result
+        Ok(())
     }
 
     async fn message(&self, message: ToChild) -> Result<()> {
@@ -321,5 +305,40 @@ impl Link {
             let _ = commands.send(Command::LinkUp { link }).await;
         }
         let _ = commands.send(command).await;
+    }
+}
+
+/// A request that a block is being read for. However the reading ends, by an error or with the whole link,
+/// the request goes back among the others, so that its driver hears what has become of it.
+struct BeingRead<'a> {
+    state: &'a Mutex<LinkState>,
+    request: u32,
+    /// `None` only while it is dropped.
+    want: Option<Want>,
+}
+
+impl<'a> BeingRead<'a> {
+    fn take(state: &'a Mutex<LinkState>, request: u32) -> Option<Self> {
+        let want = Some(state.lock().requests.take(request)?);
+        Some(Self {
+            state,
+            request,
+            want,
+        })
+    }
+
+    fn want(&mut self) -> &mut Want {
+        match &mut self.want {
+            Some(want) => want,
+            None => unreachable!("it is taken when this is dropped"),
+        }
+    }
+}
+
+impl Drop for BeingRead<'_> {
+    fn drop(&mut self) {
+        if let Some(want) = self.want.take() {
+            self.state.lock().requests.put_back(self.request, want);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pantala_core::{PeerId, PieceIndex, TaskId};
-use pantala_store::{PieceWriter, TaskPieces};
+use pantala_store::{Arrival, PieceWriter};
 use pantala_window::{AttemptId, Failure};
 use tokio::sync::mpsc;
 
@@ -23,7 +23,8 @@ pub(crate) struct Want {
     pub piece: PieceIndex,
     pub urgency: u32,
     pub writer: PieceWriter,
-    pub pieces: Arc<TaskPieces>,
+    /// Where it shows what it brings.
+    pub arrival: Arc<Arrival>,
     pub limits: Limits,
     pub commands: mpsc::Sender<Command>,
 }
@@ -88,7 +89,7 @@ impl LinkHandle {
     }
 
     /// A request is not needed any more. When the link is too full to hear it the bytes come and
-    /// go nowhere.
+    /// go nowhere: the driver has ended the request's arrival.
     pub fn cancel(&self, task: TaskId, attempt: AttemptId) {
         let _ = self.orders.try_send(Order::Cancel { attempt, task });
     }

@@ -1,6 +1,8 @@
-//! What one parent was asked for and has not answered yet.
+//! What one parent was asked for and has not answered yet: a link's part of the requests that drivers make
+//! (`driver/requests.rs` has their states).
 //!
-//! Invariant: every request is here under its number, and by its name as long as nobody has cancelled it.
+//! Invariant: a request has a number, which the parent answers by, and a name, which its driver cancels it
+//! by. It has both until the parent's last word, or until it is cancelled, and no longer.
 
 use std::collections::HashMap;
 
@@ -13,18 +15,17 @@ use super::orders::Want;
 #[derive(Default)]
 pub(super) struct Requests {
     next: u32,
-    open: HashMap<u32, Want>,
-    /// The request a block is being read for now: it is not among the others meanwhile.
-    reading: Option<Reading>,
-    numbers: HashMap<(TaskId, AttemptId), u32>,
+    open: HashMap<u32, Open>,
+    numbers: HashMap<Name, u32>,
 }
 
-/// A request a block is being read for.
-struct Reading {
-    request: u32,
-    task: TaskId,
-    /// It was cancelled meanwhile.
-    cancelled: bool,
+/// What a driver calls a request.
+type Name = (TaskId, AttemptId);
+
+struct Open {
+    name: Name,
+    /// `None` while a block of it is being read.
+    want: Option<Want>,
 }
 
 impl Requests {
@@ -39,82 +40,68 @@ impl Requests {
             offset: want.writer.position() as u32,
             urgency: want.urgency,
         };
-        self.numbers.insert((want.task, want.attempt), request);
-        self.open.insert(request, want);
-        self.tidy();
+        let name = (want.task, want.attempt);
+        let want = Some(want);
+        self.numbers.insert(name, request);
+        self.open.insert(request, Open { name, want });
+        self.check();
         message
     }
 
     /// A request is of another urgency now; gives what the parent is to be told.
     pub fn urge(&mut self, task: TaskId, attempt: AttemptId, urgency: u32) -> Option<ToParent> {
         let request = *self.numbers.get(&(task, attempt))?;
-        if let Some(want) = self.open.get_mut(&request) {
-            want.urgency = urgency;
-        }
         Some(ToParent::Urge { request, urgency })
     }
 
-    /// A request is not needed any more; gives what the parent is to be told.
+    /// A request is not needed any more; gives what the parent is to be told. A block of it that is being
+    /// read is read to its end.
     pub fn cancel(&mut self, task: TaskId, attempt: AttemptId) -> Option<ToParent> {
         let request = self.numbers.remove(&(task, attempt))?;
-        if self.open.remove(&request).is_none() {
-            self.cancel_reading(|reading| reading.request == request);
-        }
+        self.open.remove(&request);
+        self.check();
         Some(ToParent::Cancel { request })
     }
 
     /// Nothing is needed of a task any more. The parent drops what it was asked for of it by itself, and
     /// nobody here waits for it: its memory must not wait either.
     pub fn cancel_all_of(&mut self, task: TaskId) {
-        self.open.retain(|_, want| want.task != task);
-        self.cancel_reading(|reading| reading.task == task);
+        self.open.retain(|_, open| open.name.0 != task);
         self.numbers.retain(|(of, _), _| *of != task);
+        self.check();
     }
 
     /// Takes a request out for as long as a block of it is being read.
     pub fn take(&mut self, request: u32) -> Option<Want> {
-        let want = self.open.remove(&request)?;
-        self.reading = Some(Reading {
-            request,
-            task: want.task,
-            cancelled: false,
-        });
-        Some(want)
+        self.open.get_mut(&request)?.want.take()
     }
 
-    /// The block has been read.
+    /// The block has been read. A request that was cancelled meanwhile goes, and its memory with it.
     pub fn put_back(&mut self, request: u32, want: Want) {
-        let reading = self.reading.take();
-        if reading.is_some_and(|reading| !reading.cancelled) {
-            self.open.insert(request, want);
+        if let Some(open) = self.open.get_mut(&request) {
+            debug_assert!(open.want.is_none(), "only one block is read at a time");
+            open.want = Some(want);
         }
     }
 
     /// The parent has said its last word on a request.
     pub fn end(&mut self, request: u32) -> Option<Want> {
-        self.open.remove(&request)
+        let Open { name, want } = self.open.remove(&request)?;
+        self.numbers.remove(&name);
+        self.check();
+        want
     }
 
     /// The connection has ended: what is left.
     pub fn end_all(self) -> impl Iterator<Item = Want> {
-        self.open.into_values()
+        self.open.into_values().filter_map(|open| open.want)
     }
 
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Lets go of the request a block is being read for once the block has been read, if it is this one.
-    fn cancel_reading(&mut self, is_it: impl FnOnce(&Reading) -> bool) {
-        if let Some(reading) = self.reading.as_mut() {
-            reading.cancelled |= is_it(reading);
-        }
-    }
-
-    fn tidy(&mut self) {
-        let Self { open, numbers, .. } = self;
-        if numbers.len() > 2 * open.len() + 64 {
-            numbers.retain(|_, request| open.contains_key(request));
-        }
+    fn check(&self) {
+        debug_assert_eq!(self.open.len(), self.numbers.len());
     }
 }

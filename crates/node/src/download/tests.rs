@@ -40,7 +40,7 @@ fn want(store: &Store, commands: &mpsc::Sender<Command>) -> Want {
         piece: PieceIndex::new(0),
         urgency: 0,
         writer: PieceBuffer::charged(charge).1,
-        pieces: store.open(TASK, Geometry::new(Some(PIECE))),
+        arrival: store.open(TASK, Geometry::new(Some(PIECE))).arrival(false),
         limits: Limits::default(),
         commands: commands.clone(),
     }

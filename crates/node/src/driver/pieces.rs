@@ -1,26 +1,44 @@
 //! Pieces that have come, and the verdict on them.
 
-use super::*;
+use std::{collections::HashMap, sync::Arc};
+
+use pantala_core::{
+    PieceDigest, PieceIndex,
+    control::{FromPeer, Trouble},
+};
+use pantala_store::{PieceBuffer, PieceWriter, Slot};
+use pantala_window::{AttemptId, Event, Failure};
+
+use super::Driver;
+use crate::error;
 
 impl Driver {
     pub(super) fn vouch(&mut self, digests: Vec<(PieceIndex, PieceDigest)>) {
         for (piece, digest) in digests {
-            if self.contradicts(piece, &digest) {
-                // What was handed over of it may belong to another version than the rest.
-                self.over = Some(error::two_versions(&self.url(), piece));
+            if !self.vouch_for(piece, digest) {
                 return;
             }
-            self.digests.insert(piece, digest);
-            self.feed(Event::Vouched {
-                first: piece,
-                count: 1,
-            });
         }
+    }
+
+    /// Somebody who is believed says what the digest of a piece is. `false` when the task is over for that.
+    fn vouch_for(&mut self, piece: PieceIndex, digest: PieceDigest) -> bool {
+        if self.contradicts(piece, &digest) {
+            // What was handed over of it may belong to another version than the rest.
+            self.over = Some(error::two_versions(&self.url(), piece));
+            return false;
+        }
+        self.digests.insert(piece, digest);
+        self.feed(Event::Vouched {
+            first: piece,
+            count: 1,
+        });
+        true
     }
 
     /// Whether a piece is known here by another digest, and its bytes were taken for right: evidence
     /// that there are two versions of the content, or that somebody lies.
-    pub(super) fn contradicts(&self, piece: PieceIndex, digest: &PieceDigest) -> bool {
+    fn contradicts(&self, piece: PieceIndex, digest: &PieceDigest) -> bool {
         let other = self
             .digests
             .get(&piece)
@@ -32,51 +50,58 @@ impl Driver {
         other && coming()
     }
 
-    pub(super) fn fetched(&mut self, attempt: AttemptId, buffer: Arc<PieceBuffer>) {
-        let Some(state) = self.attempts.get_mut(&attempt) else {
+    /// A transfer from the origin has brought a piece.
+    pub(super) fn came_from_origin(
+        &mut self,
+        piece: PieceIndex,
+        buffer: Arc<PieceBuffer>,
+        digest: PieceDigest,
+    ) {
+        if !self.vouch_for(piece, digest) {
             return;
-        };
-        state.fetched = true;
-        let piece = state.piece;
-        self.feed(Event::Fetched {
-            attempt,
-            bytes: buffer.len() as u64,
+        }
+        self.say(FromPeer::Sealed {
+            task: self.handle.id,
+            piece,
+            digest,
         });
-        self.unjudged.push((attempt, piece, buffer));
+        self.seal(piece, buffer);
+        if self.is_single() {
+            self.handle.transfer_is_at(piece.next());
+        }
     }
 
-    /// Where in the list the piece is that is to be judged next: the first one in the content whose
-    /// digest is known.
-    pub(super) fn next_to_judge(&self) -> Option<usize> {
-        let known =
-            |&(_, (_, piece, _)): &(usize, &(_, PieceIndex, _))| self.digests.contains_key(piece);
-        let pieces = self.unjudged.iter().enumerate().filter(known);
-        pieces
-            .min_by_key(|(_, (_, piece, _))| *piece)
-            .map(|(at, _)| at)
+    pub(super) fn fetched(&mut self, attempt: AttemptId, buffer: &PieceBuffer) {
+        if self.requests.fetched(attempt) {
+            let bytes = buffer.len() as u64;
+            self.feed(Event::Fetched { attempt, bytes });
+        }
+    }
+
+    /// The request that is to be judged next.
+    pub(super) fn next_to_judge(&self) -> Option<AttemptId> {
+        let known = |piece| self.digests.contains_key(&piece);
+        self.requests.next_to_judge(known)
     }
 
     /// Holds a complete piece against the digest the supernode vouched for.
-    pub(super) fn judge(&mut self, at: Option<usize>) {
-        let Some(at) = at else { return };
-        let (attempt, piece, buffer) = self.unjudged.swap_remove(at);
-        let Some(digest) = self.digests.get(&piece) else {
+    pub(super) fn judge(&mut self, attempt: Option<AttemptId>) {
+        let Some((piece, buffer, parent)) =
+            attempt.and_then(|attempt| self.requests.judged(attempt))
+        else {
             return;
         };
         let geometry = self.handle.pieces.geometry();
         let whole = geometry.length().is_none() || buffer.len() as u64 == geometry.size(piece);
-        if whole && PieceDigest::of(buffer.filled()) == *digest {
+        let known = self.digests.get(&piece);
+        if whole && known == Some(&PieceDigest::of(buffer.filled())) {
             self.ports.metrics.verified(1);
             self.seal(piece, buffer);
             return;
         }
         self.ports.metrics.corrupt(1);
         self.handle.pieces.abandon(piece);
-        let parent = self
-            .attempts
-            .remove(&attempt)
-            .filter(|attempt| !attempt.goes_on)
-            .and_then(|attempt| self.parents.get(&attempt.parent).copied());
+        let parent = parent.and_then(|parent| self.parents.peer(parent));
         tracing::warn!(task = ?self.handle.id, %piece, ?parent, "a peer sent wrong bytes");
         if let Some(peer) = parent {
             let trouble = Trouble::Corrupt { piece };
@@ -86,25 +111,16 @@ impl Driver {
                 trouble,
             });
         }
-        self.feed(Event::Corrupt { attempt });
+        if let Some(attempt) = attempt {
+            self.feed(Event::Corrupt { attempt });
+        }
     }
 
-    pub(super) fn seal(&mut self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
-        self.sourceless = self.sourceless.filter(|&(of, _)| of != piece);
-        self.partial.remove(&piece);
-        self.attempts.retain(|_, attempt| {
-            if attempt.piece == piece
-                && let Some(waiting) = &attempt.waiting_for_room
-            {
-                waiting.abort();
-            }
-            // Who is late is told so by the brain. Who is done must not hold on to the buffer: a
-            // piece that somebody uses cannot be evicted.
-            attempt.piece != piece || (attempt.buffer.is_some() && !attempt.fetched)
-        });
+    fn seal(&mut self, piece: PieceIndex, buffer: Arc<PieceBuffer>) {
+        self.origin.sealed(piece);
+        self.requests.sealed(piece);
         self.handle.pieces.seal(piece, buffer);
         self.feed(Event::Sealed { piece });
-        self.unjudged.retain(|(_, of, _)| *of != piece);
     }
 
     pub(super) fn fetch_failed(
@@ -113,42 +129,24 @@ impl Driver {
         failure: Failure,
         writer: Option<PieceWriter>,
     ) {
-        if let Some(state) = self.attempts.remove(&attempt) {
-            let piece = state.piece;
-            // Bytes of a refused transfer may be wrong; of a broken one they are as good as any.
-            match writer.filter(|writer| writer.position() > 0) {
-                Some(writer) if failure == Failure::Gone => {
-                    self.partial.insert(piece, writer);
-                }
-                Some(_) => self.abandon_unless_fetched(piece),
-                None => {}
+        match failure {
+            // The brain is told at the next tick: it may be the only parent, and would be asked at once.
+            Failure::Busy => self.requests.turned_away(attempt),
+            _ => {
+                self.requests.failed(attempt, failure, writer);
+                self.feed(Event::Failed { attempt, failure });
             }
         }
-        self.feed(Event::Failed { attempt, failure });
     }
 
-    pub(super) fn abandon_unless_fetched(&mut self, piece: PieceIndex) {
-        let fetched = self
-            .attempts
-            .values()
-            .any(|attempt| attempt.piece == piece && attempt.buffer.is_some());
-        if !fetched {
-            self.partial.remove(&piece);
-            self.handle.pieces.abandon(piece);
-        }
-    }
-
-    /// A transfer from the origin has ended: what it left half done is no more.
-    pub(super) fn abandon_trusted(&mut self, run: &RunHandle) {
-        // A complete one is about to be sealed.
-        if let Some(piece) = run.at
-            && let pantala_store::Slot::Filling {
-                trusted: true,
-                buffer,
-            } = self.handle.pieces.slot(piece)
-            && buffer.len() < buffer.capacity()
-        {
-            self.handle.pieces.abandon(piece);
+    /// Tells the brain of requests that were refused because their parents have too much to do.
+    pub(super) fn end_turned_away(&mut self) {
+        let failure = Failure::Busy;
+        for attempt in self.requests.end_turned_away() {
+            self.feed(Event::Failed { attempt, failure });
         }
     }
 }
+
+/// The digests that somebody who is believed has said. There is at most one for each piece of the content.
+pub(super) type Digests = HashMap<PieceIndex, PieceDigest>;

@@ -5,10 +5,18 @@
 //!
 //! Nothing here reads or sends a byte, and nothing here is done for other content.
 
-use std::ops::Range;
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
-use super::*;
-use crate::stream::Counted;
+use pantala_core::{PieceIndex, PieceSet};
+use pantala_window::{Event, ReaderId};
+use tokio::time::Instant;
+
+use super::{Driver, parents::UNREAD};
+use crate::{readers::Reader, stream::Counted};
 
 /// A window that no reader has, kept open for children.
 pub(super) struct Steward {
@@ -27,19 +35,19 @@ impl Driver {
     /// These are the readers that there are now. If none of them reads to the end, and children follow
     /// what only the transfer here can bring, a window without a reader is opened for them.
     pub(super) fn read_on_for_others(&mut self, now: &BTreeMap<u64, Arc<Reader>>) {
-        if self.runs.is_empty() || self.steward.is_some() || !self.is_single() {
+        if self.origin.has_no_runs() || self.steward.is_some() || !self.is_single() {
             return;
         }
         let geometry = self.handle.pieces.geometry();
         let to_the_end = |reader: &Arc<Reader>| reader.end.is_none_or(|end| !geometry.has(end));
         let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
-        let Some(last) = self.readers.values().next() else {
+        let Some(last) = self.readers.iter().next() else {
             return;
         };
         if !followed || now.values().any(to_the_end) {
             return;
         }
-        let counted = last.reader.place();
+        let counted = last.place();
         counted.count(true);
         let front = PieceIndex::new(self.handle.front.load(Ordering::Relaxed));
         let (held, _, _) = self.handle.pieces.follow();
@@ -72,7 +80,7 @@ impl Driver {
         // What has come stays for children that have not had it, though the transfer is over.
         let geometry = self.handle.pieces.geometry();
         let had = || !geometry.has(self.handle.served.lock().first_gap(steward.next));
-        let over = self.runs.is_empty() && (self.handle.is_broken() || had());
+        let over = self.origin.has_no_runs() && (self.handle.is_broken() || had());
         if over || unneeded {
             self.steward = None;
             self.feed(Event::ReaderClosed { reader: STEWARD });

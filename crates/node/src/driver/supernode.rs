@@ -1,6 +1,19 @@
 //! What the supernode says, and what it is told.
 
-use super::*;
+use std::sync::atomic::Ordering;
+
+use pantala_core::{
+    ContentMeta, Error, Generation, PieceIndex, PieceSet, ResourceKey,
+    control::{
+        Copies, FromPeer, Known, KnownResource, PIECES_PER_MESSAGE, PieceRun, Resume, ToPeer,
+    },
+    display_url,
+};
+use pantala_store::Slot;
+use pantala_window::Event;
+
+use super::{Driver, PIECES_MAX};
+use crate::error;
 
 impl Driver {
     pub(super) fn control(&mut self, message: ToPeer) {
@@ -12,12 +25,12 @@ impl Driver {
             ToPeer::Digests { digests, .. } => self.vouch(digests),
             // It was given up before the supernode knew whose it was, so that nobody has heard of that.
             ToPeer::Lease { .. } if self.is_single() && self.handle.is_broken() => {
-                self.assumed = None;
+                self.origin.take_assumed();
                 self.give_transfer_up();
             }
             ToPeer::Lease { first, end, .. } => {
                 self.feed(Event::LeaseGranted { first, end });
-                if let Some(assumed) = self.assumed.take() {
+                if let Some(assumed) = self.origin.take_assumed() {
                     // The real lease is what was said; what was assumed beyond it is over.
                     if assumed.first < first {
                         self.feed(Event::LeaseEnded {
@@ -38,7 +51,7 @@ impl Driver {
             ToPeer::Unobtainable { piece, .. } => self.unobtainable(piece),
             ToPeer::Unlisted { .. } => {
                 // Nobody speaks for this task: it goes on as without a supernode.
-                self.registered = false;
+                self.report.unlist();
                 self.feed(Event::SupernodeDown);
             }
             ToPeer::OriginFailed { error, .. } => self.origin_failed(error),
@@ -70,7 +83,7 @@ impl Driver {
     fn unobtainable(&mut self, piece: PieceIndex) {
         self.handle.broken.store(true, Ordering::Relaxed);
         let error = self.is_over_at(piece);
-        for Told { reader, .. } in self.readers.values() {
+        for reader in self.readers.iter() {
             if reader.next() <= piece && reader.end.is_none_or(|end| piece < end) {
                 reader.fail(error.clone());
             }
@@ -87,16 +100,6 @@ impl Driver {
     pub(super) fn url(&self) -> String {
         let url = self.source().map(|source| display_url(source.url.as_str()));
         url.unwrap_or_else(|| self.handle.shown.clone())
-    }
-
-    /// Others have met an origin that does not serve, or that asks for a pause. A short one is waited
-    /// for.
-    fn origin_failed(&mut self, error: Error) {
-        let waits = error.pause().is_some_and(|pause| pause <= PAUSE);
-        self.last_origin_error = Some(error);
-        if !waits {
-            self.feed(Event::OriginFailed);
-        }
     }
 
     /// Who else has pieces that are held here, for the order in which they leave.
@@ -118,7 +121,7 @@ impl Driver {
     }
 
     pub(super) fn known(&mut self, known: Known) {
-        if !std::mem::replace(&mut self.registered, true) {
+        if !self.report.register() {
             self.catch_up();
         }
         if let Some(length) = known.meta.length {
@@ -140,7 +143,7 @@ impl Driver {
         }
         let (held, _, _) = self.handle.pieces.follow();
         self.say_held(held);
-        self.announcer.forget();
+        self.report.told_all();
     }
 
     /// Says what is held, in as many messages as it takes.
@@ -150,7 +153,7 @@ impl Driver {
                 task: self.handle.id,
                 gained: held.take_runs(PIECES_PER_MESSAGE),
                 lost: Vec::new(),
-                position: self.announcer.position(),
+                position: self.report.position(),
                 in_flight: 0,
                 reader_bound: false,
             });
@@ -171,13 +174,13 @@ impl Driver {
                 .iter()
                 .map(|(&piece, &digest)| (piece, digest))
                 .collect(),
-            position: self.announcer.position(),
+            position: self.report.position(),
             leases: self.picker.claims(),
             shown: self.handle.shown.clone(),
         };
-        self.announcer.forget();
+        self.report.told_all();
         self.ports.control.send(FromPeer::Resume(resume));
-        self.registered = true;
+        self.report.register();
         self.say_held(held);
     }
 

@@ -1,10 +1,10 @@
 //! Tests of the end of a driver: it leaves no reader waiting and no task behind.
 
-use pantala_core::{Geometry, ResourceKey, TaskId};
+use pantala_core::{Geometry, Kind, ResourceKey, TaskId};
 use pantala_store::{Budget, Eviction};
 
 use super::*;
-use crate::{rates::TaskRates, stream::Counted};
+use crate::{rates::TaskRates, readers::OriginSource, stream::Counted};
 
 const TASK: TaskId = TaskId::from_bytes([7; 32]);
 

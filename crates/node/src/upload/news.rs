@@ -194,7 +194,8 @@ impl Followed {
                     let runs = one(piece);
                     out.say(&ToChild::Holds { task, runs });
                 }
-                Ok(Change::Lost(piece)) => {
+                // To a child both mean that the piece is not to be had here now.
+                Ok(Change::Evicted(piece) | Change::Abandoned(piece)) => {
                     let runs = one(piece);
                     out.say(&ToChild::Lost { task, runs });
                 }

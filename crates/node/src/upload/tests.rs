@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Class, Geometry, PeerId, PieceIndex, ResourceKey, Result, TaskId};
-use pantala_store::{Budget, PieceBuffer, PieceWriter, Store, TaskPieces};
+use pantala_store::{Arrival, Budget, PieceBuffer, PieceWriter, Store, TaskPieces};
 use pantala_wire::link::{FrameReader, Incoming, Refusal, ToChild, ToParent};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split},
@@ -125,14 +125,13 @@ impl Content {
         self.pieces.seal(PieceIndex::new(piece), buffer);
     }
 
-    /// A piece begins to arrive from another peer.
+    /// A piece is about to arrive from another peer.
     fn receive(&self, piece: u32) -> Arriving<'_> {
-        let (buffer, writer) = self.buffer();
-        self.pieces.filling(PieceIndex::new(piece), &buffer, false);
         Arriving {
             content: self,
             piece,
-            writer,
+            arrival: self.pieces.arrival(false),
+            writer: self.buffer().1,
         }
     }
 
@@ -164,18 +163,17 @@ impl Content {
 struct Arriving<'a> {
     content: &'a Content,
     piece: u32,
+    arrival: Arc<Arrival>,
     writer: PieceWriter,
 }
 
 impl Arriving<'_> {
     fn grow(&mut self, bytes: usize) {
         let from = self.writer.position();
-        if from == 0 {
-            self.content.pieces.receiving(PieceIndex::new(self.piece));
-        }
         self.writer
             .append(&bytes_of(self.piece, from..from + bytes));
-        self.content.pieces.wake_children();
+        let piece = PieceIndex::new(self.piece);
+        self.arrival.show(piece, self.writer.buffer());
     }
 
     /// It is complete and right.

@@ -173,9 +173,7 @@ impl Shelf {
                 let Some(charge) = content.store.budget().try_charge(PIECE as u64) else {
                     return;
                 };
-                let (buffer, writer) = PieceBuffer::charged(charge);
-                content.pieces.filling(index, &buffer, false);
-                writer
+                PieceBuffer::charged(charge).1
             }
             None => return,
         };
@@ -185,7 +183,7 @@ impl Shelf {
         if writer.remaining() == 0 {
             content.pieces.seal(index, writer.buffer().clone());
         } else {
-            content.pieces.wake_children();
+            content.pieces.arrival(false).show(index, writer.buffer());
             self.arriving.insert((task, piece), writer);
         }
     }
