@@ -1,6 +1,5 @@
-use std::time::Instant;
-
 use pantala_core::Time;
+use tokio::time::Instant;
 
 /// Maps the machine's clock to the brains'.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +19,7 @@ impl Clock {
     }
 
     /// The instant at which the brains' clock says `time`.
-    pub fn instant(&self, time: Time) -> tokio::time::Instant {
-        (self.start + std::time::Duration::from_micros(time.as_micros())).into()
+    pub fn instant(&self, time: Time) -> Instant {
+        self.start + std::time::Duration::from_micros(time.as_micros())
     }
 }

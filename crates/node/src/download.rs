@@ -18,4 +18,6 @@ pub(crate) use links::Links;
 pub(crate) use orders::{LinkHandle, NotTaken, Want};
 
 #[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
 mod tests;

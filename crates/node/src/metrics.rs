@@ -131,6 +131,18 @@ impl Metrics {
         self.counts.children.load(Ordering::Relaxed)
     }
 
+    /// Parents that are connected.
+    #[cfg(test)]
+    pub(crate) fn links(&self) -> i64 {
+        self.counts.links.load(Ordering::Relaxed)
+    }
+
+    /// Pieces from peers whose digest was wrong.
+    #[cfg(test)]
+    pub(crate) fn corrupt_pieces(&self) -> u64 {
+        self.counts.corrupt.load(Ordering::Relaxed)
+    }
+
     /// Requests of children that are open.
     pub(crate) fn requests(&self) -> i64 {
         self.counts.requests.load(Ordering::Relaxed)

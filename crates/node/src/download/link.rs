@@ -3,7 +3,7 @@
 //! It is driven over any two directions of bytes. It must not know how a connection is made, nor what any
 //! piece is needed for.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Error, Kind, PeerId, Result, TaskId, Who};
@@ -45,6 +45,8 @@ const GREETING: Duration = Duration::from_secs(2);
 /// A parent that says nothing at all for so long, though it was asked for something, is asked whether
 /// it is there. If it says nothing for as long again it is gone.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Bytes of what nobody wants that are read at once.
+const SKIP: usize = 16 << 10;
 /// How long a link is kept that no task uses.
 const UNUSED: Duration = Duration::from_secs(10);
 
@@ -181,36 +183,11 @@ impl Link {
     }
 
     async fn read<R: AsyncRead + Unpin>(&self, mut reader: FrameReader<R>) -> Error {
-        let mut asked = false;
         loop {
-            let greeted = self.state.lock().followers.is_greeted();
-            let patience = if greeted { SILENCE } else { GREETING };
-            let incoming = tokio::time::timeout(patience, reader.from_parent());
-            let incoming = match incoming.await {
-                Ok(Ok(Some(incoming))) => {
-                    asked = false;
-                    incoming
-                }
-                Ok(Ok(None)) => {
-                    return Error::new(Who::Peer, Kind::Unreachable, "closed the connection");
-                }
-                Ok(Err(error)) => return error,
-                // Something accepts connections there, but no peer that lives.
-                Err(_) if !greeted => {
-                    return Error::new(Who::Peer, Kind::Timeout, "does not greet");
-                }
-                Err(_) if self.state.lock().requests.is_empty() => continue,
-                // A parent that lives has good reasons to send nothing for long: it waits itself, or
-                // serves others before what nobody waits for.
-                Err(_) if !std::mem::replace(&mut asked, true) => {
-                    let _ = self.handle.orders.try_send(Order::AskWhetherThere);
-                    continue;
-                }
-                Err(_) => return Error::new(Who::Peer, Kind::Timeout, "went silent"),
-            };
-            let handled = match incoming {
-                Incoming::Data(frame) => self.block(&mut reader, frame).await,
-                Incoming::Message(message) => self.message(message).await,
+            let handled = match self.next(&mut reader).await {
+                Ok(Incoming::Data(frame)) => self.block(&mut reader, frame).await,
+                Ok(Incoming::Message(message)) => self.message(message).await,
+                Err(error) => Err(error),
             };
             if let Err(error) = handled {
                 return error;
@@ -218,7 +195,45 @@ impl Link {
         }
     }
 
-    /// Reads a block straight into its piece.
+    async fn next<R: AsyncRead + Unpin>(&self, reader: &mut FrameReader<R>) -> Result<Incoming> {
+        let next = reader.from_parent();
+        let incoming = if self.state.lock().followers.is_greeted() {
+            self.patiently(next, || !self.state.lock().requests.is_empty())
+                .await?
+        } else {
+            // Something may accept connections there, but no peer that lives.
+            let greeting = tokio::time::timeout(GREETING, next).await;
+            greeting.map_err(|_| Error::new(Who::Peer, Kind::Timeout, "does not greet"))??
+        };
+        incoming.ok_or_else(|| Error::new(Who::Peer, Kind::Unreachable, "closed the connection"))
+    }
+
+    /// Waits for what the parent sends next. While something `is_due`, it must say a word now and then; one
+    /// that lives has good reasons to send nothing for long: it waits itself, or serves others before what
+    /// nobody waits for.
+    async fn patiently<T>(
+        &self,
+        next: impl Future<Output = Result<T>>,
+        is_due: impl Fn() -> bool,
+    ) -> Result<T> {
+        let mut next = pin!(next);
+        let mut asked = false;
+        loop {
+            if let Ok(next) = tokio::time::timeout(SILENCE, &mut next).await {
+                return next;
+            }
+            if !is_due() {
+                asked = false;
+            } else if std::mem::replace(&mut asked, true) {
+                return Err(Error::new(Who::Peer, Kind::Timeout, "went silent"));
+            } else {
+                let _ = self.handle.orders.try_send(Order::AskWhetherThere);
+            }
+        }
+    }
+
+    /// Reads a block straight into its piece. A parent that stalls within it keeps all else that it was asked
+    /// for behind it, and the memory of this piece, whoever wants that still.
     async fn block<R: AsyncRead + Unpin>(
         &self,
         reader: &mut FrameReader<R>,
@@ -227,7 +242,7 @@ impl Link {
         self.metrics.peer_received(frame.len as u64);
         let Some(mut being_read) = BeingRead::take(&self.state, frame.request) else {
             self.limits.pass(frame.len).await;
-            return reader.skip_data().await;
+            return self.skip(reader, frame.len).await;
         };
         let want = being_read.want();
         if frame.len > want.writer.remaining() {
@@ -240,9 +255,25 @@ impl Link {
                 may = left.min(want.limits.step());
                 want.limits.pass(may).await;
             }
-            let len = reader.read_data(&mut (&mut want.writer).limit(may)).await?;
+            let mut room = (&mut want.writer).limit(may);
+            let len = self.patiently(reader.read_data(&mut room), || true).await?;
             (left, may) = (left - len, may - len);
             want.arrival.show(want.piece, want.writer.buffer());
+        }
+        Ok(())
+    }
+
+    /// Reads a block that nobody wants.
+    async fn skip<R: AsyncRead + Unpin>(
+        &self,
+        reader: &mut FrameReader<R>,
+        mut left: usize,
+    ) -> Result<()> {
+        let mut sink = BytesMut::with_capacity(left.min(SKIP));
+        while left > 0 {
+            sink.clear();
+            let mut room = (&mut sink).limit(left.min(SKIP));
+            left -= self.patiently(reader.read_data(&mut room), || true).await?;
         }
         Ok(())
     }

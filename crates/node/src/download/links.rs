@@ -175,6 +175,16 @@ async fn dial(addr: SocketAddr) -> Result<(OwnedReadHalf, OwnedWriteHalf)> {
 
 #[cfg(test)]
 impl Links {
+    /// Makes a link over a connection that is there, to be followed by as if it had been dialled.
+    pub fn connect<R, W>(self: &Arc<Self>, parent: PeerId, read: R, write: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let connected = std::future::ready(Ok((read, write)));
+        self.start((parent, None), connected, &mut self.open.lock());
+    }
+
     /// How many connections there are.
     pub fn count(&self) -> usize {
         self.open.lock().len()

@@ -1,5 +1,7 @@
 //! What a link keeps, and for how long.
 
+mod link;
+
 use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
@@ -32,6 +34,16 @@ const PIECE: u64 = 64;
 /// Longer than anything that ends by itself, on a clock that does not wait for it.
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
+fn store() -> Store {
+    Store::new(Budget::new(4 * PIECE), Eviction::default())
+}
+
+/// An address that is never dialled.
+fn addr() -> PeerAddr {
+    let addr = ([127, 0, 0, 1], 9).into();
+    PeerAddr { id: PARENT, addr }
+}
+
 fn want(store: &Store, commands: &mpsc::Sender<Command>) -> Want {
     let charge = store.budget().try_charge(PIECE).expect("room");
     Want {
@@ -48,7 +60,7 @@ fn want(store: &Store, commands: &mpsc::Sender<Command>) -> Want {
 
 #[test]
 fn a_task_that_goes_takes_its_requests_along() {
-    let store = Store::new(Budget::new(4 * PIECE), Eviction::default());
+    let store = store();
     let (commands, _heard) = mpsc::channel(4);
     let mut requests = Requests::default();
     requests.ask(want(&store, &commands));

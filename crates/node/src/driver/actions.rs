@@ -7,7 +7,7 @@ use pantala_core::{
 use pantala_store::{PieceBuffer, PieceWriter, Slot};
 use pantala_window::{Action, AttemptId, Failure, ParentId};
 
-use super::{Driver, requests::Asked};
+use super::{Driver, request::Asked};
 use crate::{
     download::{NotTaken, Want},
     error,

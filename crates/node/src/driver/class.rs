@@ -8,7 +8,7 @@ use pantala_window::{Class, Event};
 use pantala_wire::link::BACKGROUND;
 use tokio::time::Instant;
 
-use super::{Driver, requests::Request};
+use super::{Driver, request::Request};
 use crate::{
     line::{LineClaim, Yielding},
     readers::Reader,

@@ -1,20 +1,5 @@
-//! What this member has asked its parents for: one table of requests, from the decision to ask to the
-//! verdict on what came.
-//!
-//! # States
-//! A request is in exactly one of these, and [`Stage::may_become`] has the only ways from one to another:
-//!
-//! | state | its brain has it as | its link has | the parent has | memory |
-//! | --- | --- | --- | --- | --- |
-//! | awaiting room | under way | nothing | nothing | none; a place in the budget's line |
-//! | asked | under way | the writer, under a number | a request of that number, as soon as it has heard | a buffer |
-//! | receiving | under way | as before | as before | the buffer, which children see |
-//! | turned away | under way, until the next tick | nothing | nothing | the buffer |
-//! | fetched | complete | nothing | nothing | the buffer, which children see |
-//!
-//! It is over with the verdict, when it fails, when the brain cancels it, or when its piece comes by another
-//! way. Then it is nowhere, but that the link may not have heard yet: until then the link keeps the buffer
-//! and shows nothing of it. What a broken transfer had brought is left for the next request.
+//! What this member has asked its parents for: one table of requests (`driver/request.rs` has their states),
+//! and what broken transfers left for the next ones.
 //!
 //! # Invariants, checked in debug builds ([`Requests::check`])
 //! 1. The brain and this table know of the same requests: for the same piece, of the same parent, and fetched
@@ -31,9 +16,11 @@ use std::{
 };
 
 use pantala_core::PieceIndex;
-use pantala_store::{Arrival, PieceBuffer, PieceWriter, Slot, TaskPieces};
+use pantala_store::{PieceBuffer, PieceWriter, Slot, TaskPieces};
 use pantala_window::{AttemptId, Failure, ParentId, Picker};
 use tokio::task::AbortHandle;
+
+use super::request::{Asked, Request, Stage};
 
 /// The requests of one task. There are as many as its brain decides on: two for each piece of a window at
 /// most.
@@ -42,114 +29,6 @@ pub(super) struct Requests {
     open: HashMap<AttemptId, Request>,
     /// What broken transfers left of pieces that readers here still need.
     left: HashMap<PieceIndex, PieceWriter>,
-}
-
-/// One request.
-pub(super) struct Request {
-    pub piece: PieceIndex,
-    pub parent: ParentId,
-    /// How urgent the brain finds it.
-    pub urgency: u32,
-    /// Another parent was asked for the piece before.
-    pub hedge: bool,
-    state: State,
-}
-
-enum State {
-    AwaitingRoom(Option<Waiting>),
-    Asked(Asked),
-    TurnedAway(Asked),
-    Fetched(Asked),
-}
-
-/// What has been handed to a link.
-pub(super) struct Asked {
-    arrival: Arc<Arrival>,
-    buffer: Arc<PieceBuffer>,
-    /// It went on with what another transfer began: wrong bytes may be either's.
-    goes_on: bool,
-    /// Bytes that the brain knows of.
-    reported: u64,
-}
-
-/// A place in the budget's line, given up when dropped.
-struct Waiting(AbortHandle);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The state of a request, by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    AwaitingRoom,
-    Asked,
-    /// As asked; its link has brought bytes.
-    Receiving,
-    TurnedAway,
-    Fetched,
-}
-
-impl Stage {
-    /// Whether a request in this state may come into that one. From each it may be over.
-    fn may_become(self, next: Stage) -> bool {
-        match self {
-            Stage::AwaitingRoom => matches!(next, Stage::Asked | Stage::Receiving),
-            Stage::Asked | Stage::Receiving => {
-                matches!(next, Stage::TurnedAway | Stage::Fetched)
-            }
-            Stage::TurnedAway | Stage::Fetched => false,
-        }
-    }
-}
-
-impl Asked {
-    /// A request is about to be handed to a link: with a buffer that may have the beginning of the piece.
-    pub fn new(pieces: &Arc<TaskPieces>, writer: &PieceWriter) -> Self {
-        Self {
-            arrival: pieces.arrival(false),
-            buffer: writer.buffer().clone(),
-            goes_on: writer.position() > 0,
-            reported: 0,
-        }
-    }
-
-    pub fn arrival(&self) -> Arc<Arrival> {
-        self.arrival.clone()
-    }
-}
-
-impl Request {
-    fn asked(&self) -> Option<&Asked> {
-        match &self.state {
-            State::AwaitingRoom(_) => None,
-            State::Asked(asked) | State::TurnedAway(asked) | State::Fetched(asked) => Some(asked),
-        }
-    }
-
-    pub fn stage(&self) -> Stage {
-        match &self.state {
-            State::AwaitingRoom(_) => Stage::AwaitingRoom,
-            State::Asked(asked) if asked.buffer.is_empty() => Stage::Asked,
-            State::Asked(_) => Stage::Receiving,
-            State::TurnedAway(_) => Stage::TurnedAway,
-            State::Fetched(_) => Stage::Fetched,
-        }
-    }
-
-    /// The one place in which a request comes into another state.
-    fn becomes(&mut self, make: impl FnOnce(State) -> State) {
-        let before = self.stage();
-        let state = std::mem::replace(&mut self.state, State::AwaitingRoom(None));
-        self.state = make(state);
-        debug_assert!(
-            before.may_become(self.stage()),
-            "{before:?} became {:?}",
-            self.stage()
-        );
-    }
 }
 
 impl Requests {
@@ -184,7 +63,7 @@ impl Requests {
             .open
             .iter()
             .map(|(&attempt, request)| (attempt, request));
-        open.filter(|(_, request)| matches!(request.state, State::Asked(_)))
+        open.filter(|(_, request)| request.is_at_link())
     }
 
     // ---- from one state to the next -----------------------------------------------------------
@@ -199,53 +78,36 @@ impl Requests {
         urgency: u32,
         hedge: bool,
     ) -> Option<PieceWriter> {
-        let request = Request {
-            piece,
-            parent,
-            urgency,
-            hedge,
-            state: State::AwaitingRoom(None),
-        };
+        let request = Request::new(piece, parent, urgency, hedge);
         self.open.insert(attempt, request);
         (!hedge).then(|| self.left.remove(&piece)).flatten()
     }
 
     /// A request waits for memory, in a task that ends when the request is over.
     pub fn waits(&mut self, attempt: AttemptId, waiting: AbortHandle) {
-        let waiting = Waiting(waiting);
         if let Some(request) = self.open.get_mut(&attempt) {
-            debug_assert_eq!(request.stage(), Stage::AwaitingRoom);
-            request.state = State::AwaitingRoom(Some(waiting));
+            request.awaits_room(waiting);
         }
     }
 
     /// A request has been handed to its link.
     pub fn asked(&mut self, attempt: AttemptId, asked: Asked) {
         if let Some(request) = self.open.get_mut(&attempt) {
-            request.becomes(|_| State::Asked(asked));
+            request.was_asked(asked);
         }
     }
 
     /// The parent has too much to do. The brain hears of it later.
     pub fn turned_away(&mut self, attempt: AttemptId) {
         if let Some(request) = self.open.get_mut(&attempt) {
-            request.becomes(|state| match state {
-                State::Asked(asked) => State::TurnedAway(asked),
-                other => other,
-            });
+            request.was_turned_away();
         }
     }
 
     /// All bytes are here. `false` when nobody wants them any more.
     pub fn fetched(&mut self, attempt: AttemptId) -> bool {
-        let Some(request) = self.open.get_mut(&attempt) else {
-            return false;
-        };
-        request.becomes(|state| match state {
-            State::Asked(asked) => State::Fetched(asked),
-            other => other,
-        });
-        true
+        let request = self.open.get_mut(&attempt);
+        request.map(Request::was_fetched).is_some()
     }
 
     // ---- over ---------------------------------------------------------------------------------
@@ -253,9 +115,10 @@ impl Requests {
     /// Which request is to be judged next: of those whose piece's digest is known the first one in the
     /// content.
     pub fn next_to_judge(&self, known: impl Fn(PieceIndex) -> bool) -> Option<AttemptId> {
-        let fetched = self.open.iter().filter(|(_, request)| {
-            matches!(request.state, State::Fetched(_)) && known(request.piece)
-        });
+        let fetched = self
+            .open
+            .iter()
+            .filter(|(_, request)| request.stage() == Stage::Fetched && known(request.piece));
         let first = fetched.min_by_key(|&(&attempt, request)| (request.piece, attempt));
         first.map(|(&attempt, _)| attempt)
     }
@@ -265,20 +128,10 @@ impl Requests {
         &mut self,
         attempt: AttemptId,
     ) -> Option<(PieceIndex, Arc<PieceBuffer>, Option<ParentId>)> {
-        let Request {
-            piece,
-            parent,
-            state,
-            ..
-        } = self.open.remove(&attempt)?;
-        let State::Fetched(Asked {
-            buffer, goes_on, ..
-        }) = state
-        else {
-            debug_assert!(false, "a verdict on what has not come");
-            return None;
-        };
-        Some((piece, buffer, (!goes_on).then_some(parent)))
+        let request = self.open.remove(&attempt)?;
+        let piece = request.piece;
+        let (buffer, parent) = request.judged()?;
+        Some((piece, buffer, parent))
     }
 
     /// A piece is held. Requests for it that a link still has are cancelled by the brain, which knows who
@@ -286,8 +139,8 @@ impl Requests {
     pub fn sealed(&mut self, piece: PieceIndex) {
         self.left.remove(&piece);
         self.open.retain(|_, request| {
-            request.piece != piece
-                || matches!(request.state, State::Asked(_) | State::TurnedAway(_))
+            let late = request.is_at_link() || request.stage() == Stage::TurnedAway;
+            request.piece != piece || late
         });
     }
 
@@ -322,17 +175,15 @@ impl Requests {
     /// The brain has given a request up. Gives its parent if a link has it.
     pub fn cancelled(&mut self, attempt: AttemptId) -> Option<ParentId> {
         let request = self.open.remove(&attempt)?;
-        let asked = request.asked()?;
-        // What the link has read until now has been shown, or never will be.
-        asked.arrival.end();
+        request.end_arrival();
         self.forget_bytes(&request);
-        matches!(request.state, State::Asked(_)).then_some(request.parent)
+        request.is_at_link().then_some(request.parent)
     }
 
     /// A parent has gone. What waits for memory to be asked of it will not be asked.
     pub fn parent_gone(&mut self, parent: ParentId) {
         self.open.retain(|_, request| {
-            request.parent != parent || !matches!(request.state, State::AwaitingRoom(_))
+            request.parent != parent || request.stage() != Stage::AwaitingRoom
         });
     }
 
@@ -347,10 +198,7 @@ impl Requests {
 
     /// A request is over, and what came of it is not gone on with.
     fn forget_bytes(&mut self, request: &Request) {
-        let came = request
-            .asked()
-            .is_some_and(|asked| !asked.buffer.is_empty());
-        match came {
+        match request.has_bytes() {
             true => self.give_up(request.piece),
             false => self.release(request.piece),
         }
@@ -387,34 +235,23 @@ impl Requests {
     /// Whether a request may have bytes of the piece.
     fn is_coming(&self, piece: PieceIndex) -> bool {
         let mut open = self.open.values();
-        open.any(|request| request.piece == piece && request.asked().is_some())
+        open.any(|request| request.piece == piece && request.has_buffer())
     }
 
     // ---- how far they are ---------------------------------------------------------------------
 
     /// What came since this was asked last: each request's bytes.
     pub fn progress(&mut self) -> Vec<(AttemptId, u64)> {
-        let mut news = Vec::new();
-        for (&attempt, request) in &mut self.open {
-            let (State::Asked(asked) | State::TurnedAway(asked) | State::Fetched(asked)) =
-                &mut request.state
-            else {
-                continue;
-            };
-            let bytes = asked.buffer.len() as u64;
-            if bytes > asked.reported {
-                asked.reported = bytes;
-                news.push((attempt, bytes));
-            }
-        }
-        news
+        let open = self.open.iter_mut();
+        let news = open.filter_map(|(&attempt, request)| Some((attempt, request.progress()?)));
+        news.collect()
     }
 
     /// Bytes there of pieces that are not complete, among them those that come from the origin. What is there
     /// of a piece that two are asked for counts once.
     pub fn in_flight(&self, from_origin: impl Iterator<Item = PieceIndex>) -> u64 {
         let open = self.open.values();
-        let asked = open.filter(|request| request.asked().is_some());
+        let asked = open.filter(|request| request.has_buffer());
         let asked = asked.map(|request| request.piece);
         let coming: BTreeSet<PieceIndex> = asked.chain(from_origin).collect();
         let bytes = |piece| match self.pieces.slot(piece) {

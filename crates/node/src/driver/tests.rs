@@ -1,5 +1,10 @@
 //! Tests of the end of a driver: it leaves no reader waiting and no task behind.
 
+mod fixture;
+mod parents;
+mod states;
+mod table;
+
 use pantala_core::{Geometry, Kind, ResourceKey, TaskId};
 use pantala_store::{Budget, Eviction};
 

@@ -71,6 +71,14 @@ impl Contact {
 const FIRST_CONTACT: Duration = Duration::from_millis(500);
 
 impl ControlPort {
+    /// No supernode.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        let contact = watch::channel(Contact::Pending).1;
+        let control = None;
+        Self { control, contact }
+    }
+
     /// Sends a registration and waits for its answer.
     pub async fn ask(
         &self,
