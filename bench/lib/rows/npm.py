@@ -1,12 +1,14 @@
 """Row m: `npm ci` of some hundred packages from a registry of our own, straight and through dfdaemon.
 
 npm itself makes the lock file, from `npm.json`, and fetches the packages once, from wherever it is configured to. After
-that they are files of the origin, and the lock file names it for each of them.
+that they are files of the origin, and the lock file names it for each of them. Each turn has a supernode of its own: one
+that knows the contents, though nobody has them any more, would have the origin asked whether they are the same.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import shutil
@@ -30,10 +32,10 @@ _ENV = ["env", *(word for name in ("http_proxy", "https_proxy", "no_proxy") for 
 
 @dataclass(frozen=True)
 class _Registry:
-    """A project whose packages the origin has."""
+    """A project and its packages, as they lie at an origin."""
 
-    manifest: Path
-    lock: Path
+    lock: dict[str, object]
+    files: Path
     packages: int
     size: int
 
@@ -46,16 +48,18 @@ def measure(bench: Bench) -> list[Row]:
     warm: list[float] = []
     cpu: list[float] = []
     requests: list[int] = []
-    with site(bench, bench.rate) as place, scratch.directory(scratch.in_memory(256 * MIB)) as work:
-        registry = _mirror(place, work)
+    with scratch.directory(scratch.in_memory(256 * MIB)) as work:
+        registry = _mirror(work)
         for turn in range(bench.repeat):
-            straight.append(_install(place, registry, work / f"straight-{turn}", None))
-            before = place.origin.served().requests
-            with place.daemon("512MiB") as daemon:
-                cold.append(_install(place, registry, work / f"cold-{turn}", daemon))
-                requests.append(place.origin.served().requests - before)
-                cpu.append(processes.usage(daemon.pid).cpu)
-                warm.append(_install(place, registry, work / f"warm-{turn}", daemon))
+            with site(bench, bench.rate) as place:
+                shutil.copytree(registry.files, place.files, dirs_exist_ok=True)
+                straight.append(_install(place, registry, work / f"straight-{turn}", None))
+                before = place.origin.served().requests
+                with place.daemon("512MiB") as daemon:
+                    cold.append(_install(place, registry, work / f"cold-{turn}", daemon))
+                    requests.append(place.origin.served().requests - before)
+                    cpu.append(processes.usage(daemon.pid).cpu)
+                    warm.append(_install(place, registry, work / f"warm-{turn}", daemon))
     ratios = [median(ours / theirs for ours, theirs in zip(runs, straight)) for runs in (cold, warm)]
     link = f"origin's link {bench.rate:g} Mbit/s" if bench.rate else "unshaped"
     return [
@@ -71,9 +75,9 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _mirror(place: Site, work: Path) -> _Registry:
-    """Makes the lock file, fetches the packages, and gives them to the origin."""
-    project, cache = work / "project", work / "npm-cache"
+def _mirror(work: Path) -> _Registry:
+    """Makes the lock file and fetches the packages."""
+    project, cache, files = work / "project", work / "npm-cache", work / "files"
     project.mkdir()
     shutil.copy(_MANIFEST, project / "package.json")
     common = [*_QUIET, "--prefix", project, "--cache", cache]
@@ -86,23 +90,30 @@ def _mirror(place: Site, work: Path) -> _Registry:
             continue
         name = package.get("name") or path.rpartition("node_modules/")[2]
         where = f"{name}/-/{name.rpartition('/')[2]}-{package['version']}.tgz"
-        package["resolved"] = place.url(where)
+        package["resolved"] = where
         tarball = _cached(cache, package["integrity"])
         # What is for another system only is not fetched.
         if not tarball.exists():
             continue
-        target = place.files / where
+        target = files / where
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(tarball, target)
             fetched, size = fetched + 1, size + target.stat().st_size
     if not fetched:
         raise BenchError("npm fetched nothing that could be mirrored")
-    local = work / "package-lock.json"
-    local.write_text(json.dumps(lock))
     shutil.rmtree(project)
     shutil.rmtree(cache)
-    return _Registry(_MANIFEST, local, fetched, size)
+    return _Registry(lock, files, fetched, size)
+
+
+def _lock(place: Site, registry: _Registry) -> str:
+    """The lock file of which all packages are at the origin."""
+    lock = copy.deepcopy(registry.lock)
+    for package in lock["packages"].values():  # type: ignore[attr-defined]
+        if "resolved" in package:
+            package["resolved"] = place.url(package["resolved"])
+    return json.dumps(lock)
 
 
 def _cached(cache: Path, integrity: str) -> Path:
@@ -115,8 +126,8 @@ def _cached(cache: Path, integrity: str) -> Path:
 def _install(place: Site, registry: _Registry, project: Path, daemon: Daemon | None) -> float:
     """Seconds of `npm ci` in a new project."""
     project.mkdir()
-    shutil.copy(registry.manifest, project / "package.json")
-    shutil.copy(registry.lock, project / "package-lock.json")
+    shutil.copy(_MANIFEST, project / "package.json")
+    (project / "package-lock.json").write_text(_lock(place, registry))
     # Nothing but the origin may be asked, and nothing of the person's own configuration is wanted.
     options = ["--prefix", project, "--cache", project / "cache", "--userconfig", os.devnull]
     options += ["--registry", place.url(""), "--replace-registry-host", "never"]
