@@ -248,7 +248,8 @@ pub enum FromPeer {
         error: Error,
     },
     /// A lease holder's reader has no room for more: somebody else may have the lease from here on.
-    /// The holder goes on with it until it is told that it is over.
+    /// The holder goes on with it until it is told that it is over. Where all of the content must come
+    /// from one transfer, the holder's readers need no more of it, and it goes on for others alone.
     OfferLease {
         /// Of which task.
         task: TaskId,

@@ -304,11 +304,20 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::Known(known) => self.known(known),
-            Command::Learned { first, start, body } => {
+            Command::Learned {
+                first,
+                end,
+                start,
+                body,
+            } => {
                 // Its reader comes first: a lease that nobody needs is given back at once.
                 self.sync_readers();
-                self.origin.learned(first, start, body);
-                self.feed(Event::LeaseGranted { first, end: None });
+                self.origin.learned(first, end, start, body);
+                if end.is_some() {
+                    // The supernode is not told of a part that nothing can be joined to.
+                    self.feed(Event::SupernodeDown);
+                }
+                self.feed(Event::LeaseGranted { first, end });
             }
             Command::Alone => {
                 self.sync_readers();
@@ -318,6 +327,8 @@ impl Driver {
                 });
             }
             Command::Control(message) => self.control(message),
+            // Nobody else is told of it.
+            Command::SupernodeUp if self.handle.part_until().is_some() => {}
             Command::SupernodeUp => {
                 self.feed(Event::SupernodeUp);
                 self.resume();

@@ -44,6 +44,9 @@ pub(crate) struct TaskHandle {
     /// Where this peer makes the one transfer that all of the content must come from: the piece up to
     /// which that has come; `u32::MAX` elsewhere.
     pub front: AtomicU32,
+    /// Where that transfer brings a part of the content only: the piece after the last one. Nobody else is
+    /// told of the task then. `u32::MAX` elsewhere.
+    until: AtomicU32,
     /// Pieces that are not here yet and that children's readers wait for, and how many requests for
     /// each do.
     pub awaited: Mutex<BTreeMap<PieceIndex, usize>>,
@@ -79,6 +82,7 @@ impl TaskHandle {
             proven: false.into(),
             broken: false.into(),
             front: u32::MAX.into(),
+            until: u32::MAX.into(),
             awaited: Default::default(),
             followers: 0.into(),
             served: Default::default(),
@@ -116,11 +120,28 @@ impl TaskHandle {
         self.front.store(piece.get(), Ordering::Relaxed);
     }
 
-    /// Whether a reader can have the content from this piece on, as far as is known here: always,
-    /// unless it comes from one transfer. What that brought may be gone; then it comes no more.
-    pub fn can_begin(&self, piece: PieceIndex) -> bool {
+    /// The one transfer that all of the content must come from was asked for a part alone, which ends before
+    /// this piece.
+    pub fn transfer_ends_at(&self, piece: PieceIndex) {
+        self.until.store(piece.get(), Ordering::Relaxed);
+    }
+
+    /// The piece after the last that the one transfer brings, where that is a part of the content.
+    pub fn part_until(&self) -> Option<PieceIndex> {
+        let until = self.until.load(Ordering::Relaxed);
+        (until != u32::MAX).then(|| PieceIndex::new(until))
+    }
+
+    /// Whether a reader can have the content from this piece on, up to the one before `end`, as far as is
+    /// known here: always, unless it comes from one transfer. What that brought may be gone; then it comes
+    /// no more.
+    pub fn can_begin(&self, piece: PieceIndex, end: Option<PieceIndex>) -> bool {
         if !self.is_single() {
             return true;
+        }
+        let beyond = |until| end.is_none_or(|end| end > until);
+        if self.part_until().is_some_and(beyond) {
+            return false;
         }
         let gap = self.pieces.first_gap(piece);
         let is_end = !self.pieces.geometry().has(gap);
@@ -212,9 +233,11 @@ impl Planned {
 pub(crate) enum Command {
     /// The supernode's answer to a registration or a re-announcement.
     Known(Known),
-    /// This peer learned the content from the origin itself: it may go on with that transfer.
+    /// This peer learned the content from the origin itself: it may go on with that transfer, up to the
+    /// piece before `end`.
     Learned {
         first: PieceIndex,
+        end: Option<PieceIndex>,
         start: u64,
         body: OriginBody,
     },

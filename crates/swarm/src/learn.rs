@@ -74,6 +74,15 @@ impl Swarm {
                 let error = error.clone();
                 self.send(peer, ToPeer::Refused { key, serial, error });
             }
+            // Somebody whom the origin does not let in was given something else under this name.
+            Some(Resource::Known(standing))
+                if content.is_some_and(|named| {
+                    named != standing.task && self.tasks.contains_key(&named)
+                }) =>
+            {
+                let stale = self.candidate(key, content);
+                self.learn(key, waiting, stale, VecDeque::new());
+            }
             Some(Resource::Known(standing)) if self.tasks.contains_key(&standing.task) => {
                 let task = standing.task;
                 let found = self.tasks.get(&task);

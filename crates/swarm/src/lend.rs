@@ -510,7 +510,11 @@ impl Task {
         now: Time,
         out: Out<'_>,
     ) {
-        if !self.leases.holds(peer, first) || self.is_single() {
+        if self.is_single() {
+            self.is_unneeded_by_holder(peer, first);
+            return;
+        }
+        if !self.leases.holds(peer, first) {
             return;
         }
         if self.next_holder(first, peer, now).is_some() {

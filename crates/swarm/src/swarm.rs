@@ -225,6 +225,7 @@ impl Swarm {
         if let Some(task) = self.tasks.get_mut(&task) {
             task.heard = self.now;
             act(task, &self.config, self.now, &mut out);
+            task.end_if_unneeded(&mut out);
             task.tell_copies(self.now, &mut out);
             self.digests_at = self.digests_at.min(task.digests_due());
         }

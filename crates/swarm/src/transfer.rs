@@ -3,7 +3,8 @@
 //!
 //! Such content has one lease, for who learned it, and that never moves. When its holder is gone, what
 //! is not here yet never comes: who asks for it is told so, and whoever comes then learns the resource
-//! anew, which makes another task. Nothing here decides anything for other content.
+//! anew, which makes another task. A holder whose readers need no more of it offers the lease, goes on,
+//! and stops when it is told that no other member needs more. Nothing here decides anything for other content.
 
 use pantala_core::{Generation, PeerId, PieceIndex, control::ToPeer};
 
@@ -25,6 +26,10 @@ pub(crate) struct Transfer {
     broken: bool,
     /// Pieces that at least one member holds.
     distinct: u32,
+    /// From which piece on its holder goes on with it for other members alone.
+    unneeded: Option<PieceIndex>,
+    /// The member that was last found to need it.
+    needs: Option<PeerId>,
 }
 
 impl Transfer {
@@ -65,6 +70,41 @@ impl Task {
         if self.is_single() && over && !self.has_come() {
             self.transfer.broken = true;
         }
+    }
+
+    /// The holder of a single transfer needs no more of it from this piece on itself, and goes on with it
+    /// until it hears that nobody does.
+    pub(crate) fn is_unneeded_by_holder(&mut self, holder: PeerId, first: PieceIndex) {
+        if self.leases.any_of(holder) {
+            self.transfer.unneeded = Some(first);
+        }
+    }
+
+    /// Ends a single transfer that no member needs, not even its holder. Nobody is sent to it from then on:
+    /// only here is it known who was and does not follow its holder yet.
+    pub(crate) fn end_if_unneeded(&mut self, out: Out<'_>) {
+        let Some(first) = self.transfer.unneeded else {
+            return;
+        };
+        let Some(holder) = self.leases.iter().next().map(|lease| lease.holder) else {
+            self.transfer.unneeded = None;
+            return;
+        };
+        let needs = |peer: &PeerId| {
+            let member = self.members.get(peer).filter(|_| *peer != holder);
+            member.is_some_and(|member| self.geometry.has(member.position))
+        };
+        // Whoever was found last most often still does: not all are looked at each time.
+        let last = self.transfer.needs.filter(needs);
+        let found = last.or_else(|| self.reading.iter().copied().find(needs));
+        self.transfer.needs = found;
+        if found.is_some() {
+            return;
+        }
+        self.transfer.unneeded = None;
+        self.end_lease(holder, first, None, out);
+        self.leases.give_back(holder, first, None);
+        self.transfer.broken |= !self.has_come();
     }
 
     /// Whether the transfer has brought all there is, and the members hold it.

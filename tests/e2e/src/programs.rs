@@ -114,10 +114,22 @@ impl Supernode {
 
     /// Waits until so many peers are members of tasks.
     pub fn wait_for_members(&self, count: usize) {
-        until(&format!("{count} members"), || {
+        self.wait_for("members", count);
+    }
+
+    /// Waits until so many peers are connected.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    pub fn wait_for_peers(&self, count: usize) {
+        self.wait_for("peers", count);
+    }
+
+    fn wait_for(&self, what: &str, count: usize) {
+        until(&format!("{count} {what}"), || {
             let (_, figures) = http_get(self.addr, "/metrics")?;
-            let name = "pantala_supernode_members ";
-            let line = figures.lines().find_map(|line| line.strip_prefix(name))?;
+            let name = format!("pantala_supernode_{what} ");
+            let line = figures.lines().find_map(|line| line.strip_prefix(&name))?;
             (line.parse() == Ok(count)).then_some(())
         });
     }

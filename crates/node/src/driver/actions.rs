@@ -57,6 +57,8 @@ impl Driver {
                     });
                 }
             }
+            // Nobody else may have it, and the transfer would be taken for unneeded here.
+            Action::OfferLease { .. } if self.is_single() => {}
             Action::OfferLease { first, end } => self.say(FromPeer::OfferLease {
                 task: self.handle.id,
                 first,

@@ -78,10 +78,17 @@ impl Origin {
     }
 
     /// This peer learned the content from the origin itself, and takes it for granted that it may go on.
-    pub fn learned(&mut self, first: PieceIndex, start: u64, body: OriginBody) {
+    /// Where the transfer ends with a part (`end`) nobody is told of it, and there is nothing to be confirmed.
+    pub fn learned(
+        &mut self,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+        start: u64,
+        body: OriginBody,
+    ) {
         self.learned = Some(Learned { start, body });
         let until = Instant::now() + CONFIRM;
-        self.assumed = Some(Assumed { first, until });
+        self.assumed = end.is_none().then_some(Assumed { first, until });
     }
 
     /// The lease that was taken for granted: the supernode has said what is true.

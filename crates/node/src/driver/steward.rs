@@ -1,7 +1,9 @@
 //! Reading on for others. Content that all comes from one transfer ends for everybody when the peer
-//! that makes the transfer stops it. Where that peer has no reader of its own left and children still
-//! follow the task, a window without a reader moves on instead, as the children take the pieces: what
-//! none of them has had stays in memory, and the transfer waits when there is no room for more.
+//! that makes the transfer stops it. Where no reader of that peer reads to the end, a window without a
+//! reader moves on instead, as children take the pieces: what none of them has had stays in memory, and
+//! the transfer waits when there is no room for more. Others may have been sent here and not have come yet,
+//! which the supernode alone knows: so the lease is offered to it, and the transfer goes on until it says
+//! that nobody needs more.
 //!
 //! Nothing here reads or sends a byte, and nothing here is done for other content.
 
@@ -11,12 +13,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use pantala_core::{PieceIndex, PieceSet};
+use pantala_core::{PieceIndex, PieceSet, control::FromPeer};
 use pantala_window::{Event, ReaderId};
 use tokio::time::Instant;
 
 use super::{Driver, parents::UNREAD};
-use crate::{readers::Reader, stream::Counted};
+use crate::{readers::Reader, stream::Counted, task::TaskHandle};
 
 /// A window that no reader has, kept open for children.
 pub(super) struct Steward {
@@ -24,6 +26,8 @@ pub(super) struct Steward {
     next: PieceIndex,
     /// Since when no child has followed the task.
     unfollowed: Option<Instant>,
+    /// From which piece on the supernode was told that no reader here needs more.
+    offered: Option<PieceIndex>,
     /// Its share of the memory: that of the last reader.
     _counted: Arc<Counted>,
 }
@@ -32,19 +36,26 @@ pub(super) struct Steward {
 const STEWARD: ReaderId = ReaderId(u64::MAX);
 
 impl Driver {
-    /// These are the readers that there are now. If none of them reads to the end, and children follow
+    /// These are the readers that there are now. If none of them reads to the end, and others may need
     /// what only the transfer here can bring, a window without a reader is opened for them.
     pub(super) fn read_on_for_others(&mut self, now: &BTreeMap<u64, Arc<Reader>>) {
         if self.origin.has_no_runs() || self.steward.is_some() || !self.is_single() {
             return;
         }
-        let geometry = self.handle.pieces.geometry();
-        let to_the_end = |reader: &Arc<Reader>| reader.end.is_none_or(|end| !geometry.has(end));
-        let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
         let Some(last) = self.readers.iter().next() else {
             return;
         };
-        if !followed || now.values().any(to_the_end) {
+        let followed = self.handle.followers.load(Ordering::Relaxed) > 0;
+        let listed = self.ports.control.is_up()
+            && (self.report.is_registered() || self.origin.confirmed_by().is_some());
+        let Some(need) = own_need(&self.handle, now.values().map(|reader| &**reader)) else {
+            return;
+        };
+        // Until then the readers here keep the transfer going.
+        let windows = self.picker.snapshot().windows;
+        let edges = windows.iter().map(|window| window.1.get() + window.2);
+        let ends_soon = now.is_empty() || edges.max().is_none_or(|edge| edge >= need.get());
+        if self.handle.is_broken() || !(followed || listed && ends_soon) {
             return;
         }
         let counted = last.place();
@@ -56,6 +67,7 @@ impl Driver {
         self.steward = Some(Steward {
             next,
             unfollowed: None,
+            offered: None,
             _counted: counted,
         });
         self.feed(Event::ReaderOpened {
@@ -65,9 +77,58 @@ impl Driver {
         });
     }
 
+    /// Tells the supernode that the transfer goes on for others alone, once all has come that readers here
+    /// need of it.
+    fn offer_transfer(&mut self) {
+        let need = own_need(&self.handle, self.readers.iter());
+        let front = PieceIndex::new(self.handle.front.load(Ordering::Relaxed));
+        let Some(steward) = &mut self.steward else {
+            return;
+        };
+        if self.report.is_registered()
+            && steward.offered.is_none()
+            && need.is_some_and(|need| front >= need)
+        {
+            steward.offered = Some(front);
+            self.say(FromPeer::OfferLease {
+                task: self.handle.id,
+                first: front,
+                end: None,
+            });
+        }
+    }
+
+    /// The supernode may have forgotten what it was offered.
+    pub(super) fn offer_anew(&mut self) {
+        if let Some(steward) = &mut self.steward {
+            steward.offered = None;
+        }
+    }
+
+    /// The supernode says that nobody needs more of the transfer. A reader that came here meanwhile may: for
+    /// that one it goes on, and nobody else is sent to it.
+    pub(super) fn nobody_needs_more(&mut self) {
+        let offered = self.steward.as_ref().and_then(|steward| steward.offered);
+        let need = own_need(&self.handle, self.readers.iter());
+        if need.is_some_and(|need| offered.is_none_or(|offered| need <= offered)) {
+            self.steward = None;
+            self.feed(Event::ReaderClosed { reader: STEWARD });
+            if !self.origin.has_no_runs() {
+                self.give_transfer_up();
+            }
+        }
+    }
+
+    /// Whether the supernode was told that the transfer goes on for others alone.
+    pub(super) fn has_offered(&self) -> bool {
+        let steward = self.steward.as_ref();
+        steward.is_some_and(|steward| steward.offered.is_some())
+    }
+
     /// Moves the window on as children take what is there; ends it with the transfer, or when no child
     /// has followed the task for as long as children keep links that they do not use.
     pub(super) fn follow_others(&mut self) {
+        self.offer_transfer();
         let Some(steward) = &mut self.steward else {
             return;
         };
@@ -103,6 +164,19 @@ impl Driver {
             });
         }
     }
+}
+
+/// The piece after the last that these readers need; `None` where one of them reads to the end.
+fn own_need<'a>(
+    task: &TaskHandle,
+    readers: impl Iterator<Item = &'a Reader>,
+) -> Option<PieceIndex> {
+    let geometry = task.pieces.geometry();
+    let mut need = PieceIndex::new(0);
+    for reader in readers {
+        need = need.max(reader.end.filter(|&end| geometry.has(end))?);
+    }
+    Some(need)
 }
 
 /// The first of the pieces before `front` from which on all are held and none was sent to a child.

@@ -46,6 +46,7 @@ impl Driver {
                     }
                 }
             }
+            ToPeer::LeaseEnded { .. } if self.has_offered() => self.nobody_needs_more(),
             ToPeer::LeaseEnded { first, end, .. } => self.feed(Event::LeaseEnded { first, end }),
             ToPeer::Ended { length, .. } => self.ended(length),
             ToPeer::Unobtainable { piece, .. } => self.unobtainable(piece),
@@ -179,6 +180,7 @@ impl Driver {
             shown: self.handle.shown.clone(),
         };
         self.report.told_all();
+        self.offer_anew();
         self.ports.control.send(FromPeer::Resume(resume));
         self.report.register();
         self.say_held(held);

@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use hashlink::LruCache;
 use http::{HeaderMap, StatusCode};
-use pantala_core::{ContentDigest, ContentMeta, Error, Kind, Result, TaskId, Validators, Who};
+use pantala_core::{
+    ContentDigest, ContentMeta, Error, Generation, Kind, Result, TaskId, Validators, Who,
+};
 use pantala_origin::{Harmless, OriginResponse, Place, Served, is_signed};
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 use url::Url;
 
 use super::{Content, ContentRequest, Node, Opened};
-use crate::task::TaskHandle;
+use crate::{key, shelf::Standing, task::TaskHandle};
 
 /// Readers that are remembered as let in; who has not come for longest is asked for again.
 const REMEMBERED: usize = 4096;
@@ -34,8 +36,36 @@ pub(crate) struct Admissions {
 struct Granted {
     /// Since when they are known to read the repository: whatever is known to be in it they may have.
     repository: Option<Instant>,
-    /// Contents that the URL served to them, and since when that is known.
-    contents: Vec<(TaskId, Instant)>,
+    /// Answers that the URL gave them, and since when that is known.
+    contents: Vec<(Answer, Instant)>,
+}
+
+/// A content by a hash, and by what else told it from others where a name was all that its task is made of: an
+/// origin may answer the same name with a page to whom it does not let in.
+type Answer = [u8; 32];
+
+/// What may be had with credentials that are let in.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    answer: Answer,
+    /// The content is known to be in the repository, under its digest.
+    in_repository: bool,
+}
+
+impl Wanted {
+    fn new(task: TaskId, meta: &ContentMeta) -> Self {
+        let named = meta.generation == Generation::Digest;
+        let mut hash = blake3::Hasher::new();
+        hash.update(task.as_bytes());
+        if named {
+            let tag = meta.validators.strong_etag().unwrap_or_default();
+            hash.update(tag.as_bytes());
+        }
+        Self {
+            answer: *hash.finalize().as_bytes(),
+            in_repository: named,
+        }
+    }
 }
 
 impl Admissions {
@@ -47,28 +77,38 @@ impl Admissions {
     }
 
     /// Whether the origin has let these credentials in, by what is remembered from `since` on.
-    fn holds(&self, name: &Name, task: TaskId, since: impl Fn(Instant) -> bool) -> bool {
+    fn holds(&self, name: &Name, wanted: Wanted, since: impl Fn(Instant) -> bool) -> bool {
         let mut granted = self.granted.lock();
         let Some(granted) = granted.get(name) else {
             return false;
         };
-        granted.repository.is_some_and(&since)
-            || (granted.contents.iter()).any(|(of, at)| *of == task && since(*at))
+        wanted.in_repository && granted.repository.is_some_and(&since)
+            || (granted.contents.iter()).any(|(of, at)| *of == wanted.answer && since(*at))
     }
 
-    fn grant(&self, name: Name, task: Option<TaskId>, now: Instant) {
+    /// Whether these credentials are known to read the repository, likewise.
+    fn reads(&self, name: &Name, since: impl Fn(Instant) -> bool) -> bool {
+        let mut granted = self.granted.lock();
+        let granted = granted.get(name);
+        granted.is_some_and(|granted| granted.repository.is_some_and(since))
+    }
+
+    /// They read the repository.
+    fn grant_repository(&self, name: Name, now: Instant) {
         let mut granted = self.granted.lock();
         let entry = granted.entry(name).or_insert_with(Granted::default);
-        match task {
-            None => entry.repository = Some(now),
-            Some(task) => {
-                entry.contents.retain(|(of, _)| *of != task);
-                if entry.contents.len() == VERSIONS {
-                    entry.contents.remove(0);
-                }
-                entry.contents.push((task, now));
-            }
+        entry.repository = Some(now);
+    }
+
+    /// The URL gave them this answer.
+    fn grant(&self, name: Name, wanted: Wanted, now: Instant) {
+        let mut granted = self.granted.lock();
+        let entry = granted.entry(name).or_insert_with(Granted::default);
+        entry.contents.retain(|(of, _)| *of != wanted.answer);
+        if entry.contents.len() == VERSIONS {
+            entry.contents.remove(0);
         }
+        entry.contents.push((wanted.answer, now));
     }
 
     fn withdraw(&self, name: &Name) {
@@ -82,10 +122,14 @@ impl Node {
     pub fn known(&self, request: &ContentRequest) -> Option<ContentMeta> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&self.key(request), now)?;
+        if self.is_otherwise_named(&standing, request) {
+            return None;
+        }
         let task = self.stands_for(&standing)?;
         let mut meta = standing.meta(now);
         meta.length = task.meta.read().length;
-        (!meta.private || self.is_admitted(standing.task, request)).then_some(meta)
+        let wanted = Wanted::new(standing.task, &meta);
+        (!meta.private || self.is_admitted(wanted, request)).then_some(meta)
     }
 
     /// Waits for the origin's word that this reader may have the content, while its window is
@@ -113,7 +157,7 @@ impl Node {
         meta: &ContentMeta,
         request: &ContentRequest,
     ) -> Option<JoinHandle<Result<()>>> {
-        if self.is_admitted(task.id, request) {
+        if self.is_admitted(Wanted::new(task.id, meta), request) {
             return None;
         }
         let (this, task) = (self.clone(), task.id);
@@ -143,7 +187,7 @@ impl Node {
         if let Some(mut other) = other {
             // It ends by being dropped.
             while other.changed().await.is_ok() {}
-            if self.is_admitted(task, request) {
+            if self.is_admitted(Wanted::new(task, meta), request) {
                 return Ok(());
             }
             return self.check(task, meta, request).await;
@@ -170,23 +214,59 @@ impl Node {
             let what = "the origin has something else for these credentials";
             return Err(Error::new(Who::Origin, Kind::Changed, what));
         }
-        self.admit(task, request);
+        self.admit(task, meta, request);
         Ok(())
     }
 
-    fn is_admitted(&self, task: TaskId, request: &ContentRequest) -> bool {
+    fn is_admitted(&self, wanted: Wanted, request: &ContentRequest) -> bool {
         let limit = self.inner.config.remember_admission;
         let name = name(self.harmless(), &request.url, &request.headers);
         let admissions = &self.inner.admissions;
-        admissions.holds(&name, task, |since| since.elapsed() < limit)
+        admissions.holds(&name, wanted, |since| since.elapsed() < limit)
     }
 
-    /// The origin has served this reader. In a registry it may then read the repository.
-    pub(super) fn admit(&self, task: TaskId, request: &ContentRequest) {
-        let whole = request.digest.is_some() && Place::of(&request.url).repository.is_some();
+    /// The origin would serve this very content to this reader, or has. In a registry the reader may then read
+    /// the repository, if the content is in there under its digest.
+    pub(super) fn admit(&self, task: TaskId, meta: &ContentMeta, request: &ContentRequest) {
+        let wanted = Wanted::new(task, meta);
+        let repository = Place::of(&request.url).repository.is_some();
         let name = name(self.harmless(), &request.url, &request.headers);
-        let task = (!whole).then_some(task);
-        self.inner.admissions.grant(name, task, Instant::now());
+        let (admissions, now) = (&self.inner.admissions, Instant::now());
+        match wanted.in_repository && request.digest.is_some() && repository {
+            true => admissions.grant_repository(name, now),
+            false => admissions.grant(name, wanted, now),
+        }
+    }
+
+    /// The task of the content that the request names by its digest, where an answer may be taken for that
+    /// before it was hashed. In a repository the origin must have said so, or must be known to let this reader
+    /// in: whom it does not let in it may answer with something else under any name. `joins`: the answer is
+    /// known to be of what others have under the name.
+    pub(super) fn named(
+        &self,
+        response: &OriginResponse,
+        request: &ContentRequest,
+        joins: bool,
+    ) -> Option<TaskId> {
+        let task = key::content(request, &self.inner.config.filter_query)?;
+        (joins || self.may_be_named(response, request)).then_some(task)
+    }
+
+    fn may_be_named(&self, response: &OriginResponse, request: &ContentRequest) -> bool {
+        let limit = self.inner.config.remember_admission;
+        let name = || name(self.harmless(), &request.url, &request.headers);
+        Place::of(&request.url).repository.is_none()
+            || request
+                .digest
+                .is_some_and(|digest| response.digest() == Some(digest))
+            || (self.inner.admissions).reads(&name(), |since| since.elapsed() < limit)
+    }
+
+    /// Whether what stands behind a resource is not what the request names by its digest: it may be what the
+    /// origin gave to somebody whom it does not let in.
+    pub(super) fn is_otherwise_named(&self, standing: &Standing, request: &ContentRequest) -> bool {
+        let named = key::content(request, &self.inner.config.filter_query);
+        named.is_some_and(|named| named != standing.task)
     }
 
     /// The origin has refused this reader: what it said before holds no more.
@@ -209,7 +289,7 @@ impl Node {
             && answered.contains_key("docker-content-digest")
         {
             let name = name(self.harmless(), url, asked);
-            self.inner.admissions.grant(name, None, Instant::now());
+            (self.inner.admissions).grant_repository(name, Instant::now());
         }
     }
 }
@@ -312,17 +392,32 @@ mod tests {
     #[test]
     fn what_was_granted_ends_with_a_refusal() {
         let (admissions, now) = (Admissions::new(), Instant::now());
-        let (old, new) = (TaskId::from_bytes([1; 32]), TaskId::from_bytes([2; 32]));
+        let blob = |tag: &str| ContentMeta {
+            validators: Validators {
+                etag: Some(tag.to_owned()),
+                ..Validators::default()
+            },
+            generation: Generation::Digest,
+            ..ContentMeta::default()
+        };
+        let wanted =
+            |number, meta: &ContentMeta| Wanted::new(TaskId::from_bytes([number; 32]), meta);
+        let file_meta = ContentMeta::default();
+        let [old, new] = [1, 2].map(|number| wanted(number, &file_meta));
+        let [page, blob] = ["\"login\"", "\"blob\""].map(|tag| wanted(3, &blob(tag)));
         let (repository, file) = ([1; 32], [2; 32]);
-        let holds = |name, task| admissions.holds(&name, task, |_| true);
-        admissions.grant(repository, None, now);
-        admissions.grant(file, Some(old), now);
-        assert!(holds(repository, old) && holds(repository, new));
+        let holds = |name, wanted| admissions.holds(&name, wanted, |_| true);
+        admissions.grant_repository(repository, now);
+        admissions.grant(file, old, now);
+        // What is in the repository has a name.
+        assert!(holds(repository, blob) && !holds(repository, old));
+        admissions.grant(file, page, now);
+        assert!(holds(file, page) && !holds(file, blob));
         // What stands there now may be for others.
         assert!(holds(file, old) && !holds(file, new));
         let limit = Duration::from_secs(1);
         assert!(!admissions.holds(&file, old, |since| now - since > limit));
         admissions.withdraw(&repository);
-        assert!(!holds(repository, old) && holds(file, old));
+        assert!(!holds(repository, blob) && holds(file, old));
     }
 }

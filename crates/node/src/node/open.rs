@@ -19,7 +19,7 @@ use pantala_core::{
 use pantala_origin::{Harmless, Refused};
 use url::Url;
 
-use super::{Content, ContentRequest, Node, Opened};
+use super::{Content, ContentRequest, Node, Opened, request::bounds};
 use crate::{key, registration::Answer, shelf::Standing, stream::Counted, task::TaskHandle};
 
 /// A reader that has come: when, and its place among those that share the memory. Counted before
@@ -193,9 +193,17 @@ impl Node {
     ) -> Option<Result<Content>> {
         let now = Instant::now();
         let standing = self.inner.ports.shelf.fresh(&key, now)?;
+        if self.is_otherwise_named(&standing, request) {
+            return None;
+        }
         let task = self.stands_for(&standing)?;
-        let start = request.range.map_or(0, |range| range.start_hint());
-        if !task.can_begin(task.pieces.geometry().piece_at(start)) {
+        let geometry = task.pieces.geometry();
+        let (start, end) = match bounds(request.range, geometry.length()) {
+            Ok(bounds) => bounds,
+            Err(error) => return Some(Err(error)),
+        };
+        let end = end.map(|end| geometry.piece_after(end));
+        if !task.can_begin(geometry.piece_at(start), end) {
             // The supernode may know of members that have the rest.
             return None;
         }
@@ -216,7 +224,7 @@ impl Node {
     fn kept(&self, key: &ResourceKey) -> Option<Stale> {
         let standing = self.inner.ports.shelf.last(key)?;
         self.stands_for(&standing)
-            .filter(|task| task.can_begin(PieceIndex::new(0)))?;
+            .filter(|task| task.can_begin(PieceIndex::new(0), None))?;
         let meta = standing.meta(Instant::now());
         Some((standing.task, Box::new(meta)))
     }

@@ -105,6 +105,46 @@ fn a_single_transfer_goes_on_after_the_supernode_came_back() {
     assert_eq!(lab.leases(1), [(3, None)]);
 }
 
+/// The holder's readers need no more. It is told to stop when no other member reads on, whichever way the
+/// last one ends, and nobody is sent to it afterwards.
+#[test]
+fn a_single_transfer_ends_when_nobody_needs_more_of_it() {
+    for end in ["has read all", "leaves", "was never there"] {
+        let others = if end == "was never there" { 0 } else { 1 };
+        let mut lab = Lab::with(content(Generation::Transfer), others);
+        lab.sealed(1, 0, digest(1));
+        lab.have(1, 0, 1, 1);
+        lab.say(
+            1,
+            FromPeer::OfferLease {
+                task: TASK,
+                first: p(1),
+                end: None,
+            },
+        );
+        let over = ToPeer::LeaseEnded {
+            task: TASK,
+            first: p(1),
+            end: None,
+        };
+        if others > 0 {
+            assert!(!lab.told(1).contains(&over), "{end}: the other needs it");
+            lab.register(4);
+            assert_eq!(lab.known(4).task, TASK, "{end}: it goes on");
+            lab.handle(Event::Disconnected { peer: id(4) });
+            assert!(!lab.told(1).contains(&over), "{end}: the first still does");
+        }
+        match end {
+            "has read all" => lab.have(2, 0, 1, 8),
+            "leaves" => lab.handle(Event::Disconnected { peer: id(2) }),
+            _ => {}
+        }
+        assert!(lab.told(1).contains(&over), "{end}");
+        lab.register(5);
+        assert!(learns(&lab.told(5)), "{end}: it is over");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 

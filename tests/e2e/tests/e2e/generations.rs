@@ -1,11 +1,11 @@
 //! Origins that give nothing by which two of their answers could be told to be of the same content:
 //! what one reader gets is of one answer, whatever breaks meanwhile.
 
-use std::io::Read as _;
+use std::{io::Read as _, thread};
 
 use pantala_e2e::{
-    Content, Dfdaemon, Dfget, Finished, Length, MIB, Origin, Peers, Script, Signal, Supernode,
-    Validator, until,
+    Content, Dfdaemon, Dfget, Finished, Length, MIB, Origin, Peers, Relay, Script, Signal,
+    Supernode, Validator, ask, begin_get, until,
 };
 
 const LEN: usize = 24 * MIB;
@@ -219,4 +219,63 @@ fn a_transfer_that_was_over_at_once_keeps_nobody_waiting() {
         peers.start(1, &url, &supernode);
     }
     peers.assert_complete(0..5, &content);
+}
+
+/// Who is sent to a transfer is waited for, however late it comes: the peer that makes the transfer has
+/// neither a reader nor a child by then, and the beginning is all it needed.
+#[test]
+fn a_transfer_waits_for_who_was_sent_to_it() {
+    let versions = versions(420);
+    let script = Script {
+        validator: Validator::None,
+        ..Script::default()
+    };
+    let origin = origin(&versions, script);
+    let supernode = Supernode::start();
+    let daemon = Dfdaemon::start(&supernode, &[]);
+    let relay = Relay::to(supernode.addr());
+    let late = Dfdaemon::start_towards(relay.addr(), &[]);
+    supernode.wait_for_peers(2);
+    let mut first = begin_get(daemon.addr(), &origin.url(), &[("Range", "bytes=64-")]);
+    first.read_exact(&mut [0; 12]).unwrap();
+    supernode.wait_for_members(1);
+    relay.hold_answers();
+    let url = origin.url();
+    let addr = late.addr();
+    let second = thread::spawn(move || ask(addr, "GET", &url, &[], b""));
+    supernode.wait_for_members(2);
+    until("the word that it is known", || {
+        (relay.held() > 0).then_some(())
+    });
+    drop(first);
+    until("no reader", || {
+        (daemon.metric("pantala_readers") == 0).then_some(())
+    });
+    relay.release_answers();
+    versions[0].assert_bytes(&second.join().unwrap().body);
+    assert_eq!(origin.asked().len(), 1, "{:?}", origin.asked());
+    until("the end of the transfer", || {
+        (origin.sending() == 0).then_some(())
+    });
+}
+
+/// A part that nothing can be joined to is of use to readers of that part alone.
+#[test]
+fn a_part_of_a_transfer_is_no_beginning_for_others() {
+    let versions = versions(430);
+    let script = Script {
+        validator: Validator::None,
+        ..Script::default()
+    };
+    let origin = origin(&versions, script);
+    let supernode = Supernode::start();
+    let [first, second] = [(); 2].map(|()| Dfdaemon::start(&supernode, &[]));
+    supernode.wait_for_peers(2);
+    let part = first.get(&origin.url(), &[("Range", "bytes=100-199")]);
+    part.assert_is_part(&versions[0], 100, 199);
+    for daemon in [&second, &first] {
+        let whole = daemon.get(&origin.url(), &[]);
+        versions[1].assert_bytes(&whole.body);
+    }
+    assert_eq!(origin.asked().len(), 2, "{:?}", origin.asked());
 }

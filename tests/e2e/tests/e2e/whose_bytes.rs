@@ -522,3 +522,30 @@ fn a_login_page_at_a_blobs_own_url_spoils_nobodys_pull() {
     }
     assert_eq!(registry.sent_of(&content), content.len());
 }
+
+/// Who was given something for one name in a repository has not shown that it may read the repository.
+#[test]
+fn a_login_page_at_one_blobs_url_admits_nobody_to_the_others() {
+    let content = Content::new(1620, 3 * MIB);
+    let other = Content::new(1621, 3 * MIB);
+    let page = Content::new(1622, 80_000);
+    let registry = Site::new();
+    for content in [&content, &other] {
+        let path = blob_path("team/app", content);
+        let page = Page::of(&page).etag("\"login\"").max_age(3600);
+        registry.serve(&path, page);
+        registry.serve_to(ALICE, &path, blob(content));
+    }
+    let two = Swarm::start(2, &[]);
+    let [url, elsewhere] =
+        [&content, &other].map(|content| registry.url(&blob_path("team/app", content)));
+    let daemon = &two.daemons[0];
+    daemon.get(&url, &[ALICE]).assert_is(&content);
+    for range in [&[][..], &[("Range", "bytes=0-99")]] {
+        let headers = [&[STRANGER], range].concat();
+        daemon.get(&elsewhere, &headers);
+        daemon.get(&url, &headers).assert_nothing_of(&content);
+    }
+    // Nor does that page stand for the blob where another has read it.
+    daemon.get(&elsewhere, &[ALICE]).assert_is(&other);
+}

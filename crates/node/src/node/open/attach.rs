@@ -70,7 +70,7 @@ impl Node {
             .then(|| self.admission(&task, &meta, request))
             .flatten();
         if learned {
-            self.admit(task.id, request);
+            self.admit(task.id, &meta, request);
         }
         let whole = request.range.is_none() || (start == 0 && end == meta.length);
         let proven = task.proven.load(std::sync::atomic::Ordering::Relaxed);

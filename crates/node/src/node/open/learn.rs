@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use pantala_core::{
-    ContentMeta, Error, Generation, Geometry, Kind, Result, TaskId, Who,
+    ContentMeta, Error, Generation, Geometry, Kind, PieceIndex, Result, TaskId, Who,
     control::{FromPeer, Known, Learned},
     display_url,
 };
@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::{Arrival, Asked, FOR_EVER, Stale, first_get::First};
 use crate::{
-    error, key,
-    node::{Content, ContentRequest, Node, Opened},
+    error,
+    node::{Content, ContentRequest, Node, Opened, request::bounds},
     registration::Answer,
     task::Command,
 };
@@ -86,8 +86,10 @@ impl Node {
             }
         };
         let unfit = self.unfit(&response.meta);
-        let joins = self.may_join(&response, stale.as_ref(), &request);
-        if unfit.is_some() || !joins || !self.is_shareable(&response, &request, asked.key.class()) {
+        let joins = self.joins(&response, stale.as_ref(), &request);
+        let named = self.named(&response, &request, joins == Some(true));
+        let shareable = self.is_shareable(&response, &request, named.is_some(), asked.key.class());
+        if unfit.is_some() || joins == Some(false) || !shareable {
             owed.say(match unfit {
                 // Others may have the memory for it.
                 Some(error) if error.kind() == Kind::NoMemory => {
@@ -95,11 +97,14 @@ impl Node {
                     Learned::Failed { error }
                 }
                 Some(_) => Learned::Unshareable,
+                None if named.is_none() && joins.is_none() && request.digest.is_some() => {
+                    of_no_use("the answer to this peer is nothing that others could be told of")
+                }
                 None => unshareable(&request),
             });
             return Ok(self.for_one(response, &request));
         }
-        self.begin(owed, response, request, opened).await
+        self.begin(owed, named, response, request, opened).await
     }
 
     /// The origin says that a content that is known stands there: lets the reader in.
@@ -141,9 +146,11 @@ impl Node {
     }
 
     /// Begins a content with the transfer that brought what is known of it; `None` as in [`Node::learn_now`].
+    /// `named`: the task that the content's digest makes, where the answer is taken for that content.
     async fn begin(
         &self,
         owed: Owed<'_>,
+        named: Option<TaskId>,
         mut response: OriginResponse,
         request: ContentRequest,
         opened: Arrival,
@@ -151,7 +158,6 @@ impl Node {
         let Asked { key, serial } = owed.asked;
         let mut meta = response.meta.clone();
         meta.piece_size = Some(Geometry::of(&meta).piece_size());
-        let named = key::content(&request, &self.inner.config.filter_query);
         let task = match named {
             Some(task) => {
                 meta.fresh_for = Some(FOR_EVER);
@@ -162,6 +168,11 @@ impl Node {
             }
             None => TaskId::of_content(&key, &meta.validators, meta.length, rand::random()),
         };
+        let part = part_of_transfer(&response, &meta);
+        if part.is_some_and(|until| !needs_only(&request, &meta, until)) {
+            owed.say(of_no_use(PART_ONLY));
+            return Ok(self.for_one(response, &request));
+        }
         let known = Known {
             task,
             meta: meta.clone(),
@@ -180,11 +191,17 @@ impl Node {
         if meta.generation == Generation::Transfer {
             let first = handle.pieces.geometry().piece_at(response.start);
             handle.transfer_is_at(first);
+            if let Some(until) = part {
+                handle.transfer_ends_at(until);
+            }
         }
         let (shelf, now) = (&self.inner.ports.shelf, Instant::now());
         shelf.put(key, task, meta.clone(), serial, now);
         let content = self.attach(task, meta.clone(), &request, &opened, true);
-        owed.say(Learned::Content { task, meta });
+        owed.say(match part {
+            Some(_) => of_no_use(PART_ONLY),
+            None => Learned::Content { task, meta },
+        });
         if let Ok(content) = &content {
             let start = response.start;
             // What no other transfer can bring is kept from this one's first byte on.
@@ -195,13 +212,14 @@ impl Node {
             let first = handle.pieces.geometry().piece_at(from);
             let learned = Command::Learned {
                 first,
+                end: part,
                 start,
                 body: response.body,
             };
             let _ = handle.commands.send(learned).await;
         }
         // Not before: the driver would ask the origin again for what is open already.
-        if self.inner.ports.control.control.is_none() {
+        if part.is_none() && self.inner.ports.control.control.is_none() {
             let _ = handle.commands.send(Command::Alone).await;
         }
         Ok(Some(Opened::Content(content?)))
@@ -264,6 +282,33 @@ impl Drop for Owed<'_> {
                 error: error.retryable(true),
             });
         }
+    }
+}
+
+/// The piece after the last that an answer brings whole, where it brings a part of content that no other
+/// answer can complete: there is nothing by which another could be told to be of the same.
+fn part_of_transfer(response: &OriginResponse, meta: &ContentMeta) -> Option<PieceIndex> {
+    let end = response.end.filter(|end| Some(*end) != meta.length)?;
+    let single = meta.generation == Generation::Transfer;
+    single.then(|| Geometry::of(meta).piece_at(end))
+}
+
+/// Whether a reader needs nothing from this piece on.
+fn needs_only(request: &ContentRequest, meta: &ContentMeta, until: PieceIndex) -> bool {
+    let end = bounds(request.range, meta.length)
+        .ok()
+        .and_then(|(_, end)| end);
+    end.is_some_and(|end| Geometry::of(meta).piece_after(end) <= until)
+}
+
+/// Why a part of a transfer is of no use to others.
+const PART_ONLY: &str = "the answer to this peer is a part, and nothing tells whether another answer is of the same content";
+
+/// The word to other readers where what this one was given is of no use to them: each asks for what it
+/// needs.
+fn of_no_use(what: &str) -> Learned {
+    Learned::Failed {
+        error: Error::new(Who::Us, Kind::Unavailable, what).retryable(true),
     }
 }
 

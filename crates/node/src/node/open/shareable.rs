@@ -16,31 +16,36 @@ use crate::{
 impl Node {
     /// Whether an answer may become part of the content that its name stands for here already, or at
     /// other peers (`stale`): only with the evidence that lets a reader in. A page that somebody answers
-    /// with under the same name would lend its headers to the content's bytes.
-    pub(super) fn may_join(
+    /// with under the same name would lend its headers to the content's bytes. `None` where there is nothing
+    /// to join.
+    pub(super) fn joins(
         &self,
         response: &OriginResponse,
         stale: Option<&Stale>,
         request: &ContentRequest,
-    ) -> bool {
-        let Some(task) = key::content(request, &self.inner.config.filter_query) else {
-            return true;
-        };
+    ) -> Option<bool> {
+        let task = key::content(request, &self.inner.config.filter_query)?;
         let says = Says::from(response);
         let here = self.inner.ports.tasks.get(&task);
-        let here = here.is_none_or(|task| is_evidence(&says, &task.meta.read(), request));
-        here && stale.is_none_or(|(_, meta)| is_evidence(&says, meta, request))
+        let here = here.map(|task| is_evidence(&says, &task.meta.read(), request));
+        let there = stale.map(|(_, meta)| is_evidence(&says, meta, request));
+        match (here, there) {
+            (None, None) => None,
+            (here, there) => Some(here.unwrap_or(true) && there.unwrap_or(true)),
+        }
     }
 
-    /// Whether others than who asked may have a response, and would want it.
+    /// Whether others than who asked may have a response, and would want it. `named`: it is taken for the
+    /// content that the request names by its digest.
     pub(super) fn is_shareable(
         &self,
         response: &OriginResponse,
         request: &ContentRequest,
+        named: bool,
         class: Class,
     ) -> bool {
         let meta = &response.meta;
-        if let Some(digest) = &request.digest {
+        if let Some(digest) = request.digest.as_ref().filter(|_| named) {
             return may_be(response, digest);
         }
         // Nothing would tell what is behind other credentials from this.
