@@ -74,10 +74,8 @@ impl Parent {
     }
 
     pub async fn write_bytes(&mut self, bytes: &[u8]) {
-        self.write
-            .write_all(bytes)
-            .await
-            .expect("the child listens");
+        // A child that has left hears nothing.
+        let _ = self.write.write_all(bytes).await;
     }
 
     /// What the child says next; `None` when it has closed the connection.
@@ -86,6 +84,19 @@ impl Parent {
         heard
             .expect("the child says something")
             .expect("frames of a child")
+    }
+
+    /// What the child has said by now; `None` when it has closed the connection, or this parent cannot be
+    /// heard any more.
+    pub async fn hear_now(&mut self) -> Option<Vec<ToParent>> {
+        let mut heard = Vec::new();
+        loop {
+            match timeout(Duration::ZERO, self.read.from_child()).await {
+                Ok(Ok(Some(message))) => heard.push(message),
+                Ok(Ok(None) | Err(_)) => return None,
+                Err(_) => return Some(heard),
+            }
+        }
     }
 
     /// Waits until the child follows a task.

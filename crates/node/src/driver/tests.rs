@@ -1,5 +1,6 @@
 //! Tests of the end of a driver: it leaves no reader waiting and no task behind.
 
+mod chaos;
 mod fixture;
 mod parents;
 mod states;

@@ -1,5 +1,7 @@
 //! A driver whose parents are scripts, on a clock that does not wait.
 
+use std::sync::LazyLock;
+
 use pantala_core::{ContentMeta, Geometry, PeerId, PieceDigest, ResourceKey, TaskId, control::*};
 use pantala_origin::{OriginClient, OriginConfig};
 use pantala_store::{Budget, Eviction};
@@ -22,7 +24,11 @@ pub const PIECE: usize = 64;
 pub const BYTES: [u8; PIECE] = [7; PIECE];
 pub const FIRST: PieceIndex = PieceIndex::new(0);
 /// Longer than anything that ends by itself, on a clock that does not wait for it.
-pub const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+pub const FOR_EVER: Duration = Duration::from_secs(120);
+
+/// It takes time to make one, and none here asks an origin.
+static ORIGIN: LazyLock<OriginClient> =
+    LazyLock::new(|| OriginClient::new(OriginConfig::default()).expect("a client"));
 
 /// A node with one task that has a driver.
 pub struct Node {
@@ -49,7 +55,7 @@ impl Node {
         let ports = Ports {
             tasks,
             store,
-            origin: OriginClient::new(OriginConfig::default()).expect("a client"),
+            origin: ORIGIN.clone(),
             links: links.into(),
             control: ControlPort::none(),
             metrics,
@@ -84,18 +90,27 @@ impl Node {
 
     /// A connection to the parent, which has greeted.
     pub async fn connect(&self) -> Parent {
+        self.connect_to(PARENT).await
+    }
+
+    pub async fn connect_to(&self, peer: PeerId) -> Parent {
         let (near, far) = (duplex(1 << 16), duplex(1 << 16));
-        self.ports.links.connect(PARENT, near.0, far.1);
-        let mut parent = Parent::new(PARENT, far.0, near.1);
+        self.ports.links.connect(peer, near.0, far.1);
+        let mut parent = Parent::new(peer, far.0, near.1);
         parent.greet().await;
         parent
     }
 
     /// The supernode names the parent, and vouches for the piece if it `knows` that.
     pub async fn register(&self, knows: bool) {
+        self.register_with(&[PARENT], knows).await;
+    }
+
+    /// The same with several parents, the first of which is the preferred one.
+    pub async fn register_with(&self, peers: &[PeerId], knows: bool) {
         let addr = ([127, 0, 0, 1], 9).into();
-        let preferred = vec![Some(PeerAddr { id: PARENT, addr })];
-        let others = Vec::new();
+        let mut peers = peers.iter().map(|&id| PeerAddr { id, addr });
+        let (preferred, others) = (vec![peers.next()], peers.collect());
         let digests = match knows {
             true => vec![(FIRST, PieceDigest::of(&BYTES))],
             false => Vec::new(),

@@ -155,6 +155,46 @@ fn nothing_is_left_of_a_piece_that_is_held() {
     assert_eq!(table.store.budget().used(), PIECE);
 }
 
+/// Two have brought a piece, and a third waits for memory to ask for it: one verdict ends all of them, because
+/// a piece that somebody uses cannot be evicted.
+#[test]
+fn a_verdict_ends_all_requests_for_the_piece_that_no_link_has() {
+    let mut table = table();
+    let (mut first, mut second) = (table.ask(ONE), table.ask(TWO));
+    let three = AttemptId(3);
+    table.requests.decided(three, FIRST, ParentId(3), 0, true);
+    for (attempt, writer) in [(ONE, &mut first), (TWO, &mut second)] {
+        table.brings(attempt, writer, &[7; PIECE as usize]);
+        assert!(table.requests.fetched(attempt));
+    }
+    assert_eq!(table.requests.next_to_judge(|_| false), None);
+    assert_eq!(table.requests.next_to_judge(|_| true), Some(ONE));
+    let (piece, buffer, parent) = table.requests.judged(ONE).expect("it has come");
+    assert_eq!((piece, parent), (FIRST, Some(ParentId(1))));
+    table.requests.sealed(piece);
+    table.pieces.seal(piece, buffer);
+    drop((first, second));
+    assert!(table.requests.is_empty());
+    assert_eq!(table.store.budget().used(), PIECE);
+}
+
+/// Wrong bytes of a request that went on with what another had begun may be either's.
+#[test]
+fn nobody_is_blamed_for_what_two_have_brought() {
+    let mut table = table();
+    let mut writer = table.ask(ONE);
+    table.brings(ONE, &mut writer, b"abc");
+    table.requests.failed(ONE, Failure::Gone, Some(writer));
+    let left = table.requests.decided(TWO, FIRST, ParentId(2), 0, false);
+    let mut left = left.expect("the beginning");
+    let asked = Asked::new(&table.pieces, &left);
+    table.requests.asked(TWO, asked);
+    table.brings(TWO, &mut left, &[7; PIECE as usize - 3]);
+    assert!(table.requests.fetched(TWO));
+    let (_, _, blamed) = table.requests.judged(TWO).expect("it has come");
+    assert_eq!(blamed, None);
+}
+
 /// A brain that has a request.
 fn brain() -> Picker {
     let mut brain = Picker::new(Config::default(), PIECE, Time::ZERO);
