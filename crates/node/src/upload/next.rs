@@ -24,15 +24,16 @@ impl<W> Child<'_, W> {
     /// finished before another of the same urgency is begun. Background is sent only when no child
     /// has a foreground request that something could be done for.
     pub(super) fn next(&mut self) -> Next {
+        // Whatever is more urgent, and may be waiting for a slot.
+        if let Some(at) = self.requests.waiting_in_vain() {
+            return Next::Refuse { at };
+        }
         self.again = None;
         self.place.begin();
         let mut held_up: Vec<TaskId> = Vec::new();
         for (at, request) in self.requests.by_urgency() {
             let Some(followed) = self.news.get_mut(&request.task) else {
                 debug_assert!(request.awaits_task(), "the news do not know its task");
-                if request.has_waited_in_vain() {
-                    return Next::Refuse { at };
-                }
                 continue;
             };
             debug_assert!(!request.awaits_task(), "the news know its task");

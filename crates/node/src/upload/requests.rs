@@ -111,11 +111,6 @@ impl Request {
         self.awaits_task().then(|| self.since + UNKNOWN_TASK)
     }
 
-    /// Whether it has waited too long for its task to come.
-    pub fn has_waited_in_vain(&self) -> bool {
-        self.patience().is_some_and(|until| Instant::now() >= until)
-    }
-
     /// The slot at the uplink, while it is being sent.
     pub fn slot(&mut self) -> Option<&mut Slot> {
         match &mut self.state {
@@ -193,6 +188,13 @@ impl Requests {
     /// When the first one has waited too long for its task to come, if any waits for that.
     pub fn patience(&self) -> Option<Instant> {
         self.open.iter().filter_map(Request::patience).min()
+    }
+
+    /// One that has waited too long for its task to come.
+    pub fn waiting_in_vain(&self) -> Option<usize> {
+        let now = Instant::now();
+        let over = |request: &Request| request.patience().is_some_and(|until| until <= now);
+        self.open.iter().position(over)
     }
 
     /// One more, which awaits its task, or bytes of it where that is known.

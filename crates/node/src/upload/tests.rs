@@ -16,7 +16,7 @@ use std::{
 use bytes::{BufMut as _, BytesMut};
 use pantala_core::{Class, Geometry, PeerId, PieceIndex, ResourceKey, Result, TaskId};
 use pantala_store::{Arrival, Budget, PieceBuffer, PieceWriter, Store, TaskPieces};
-use pantala_wire::link::{FrameReader, Incoming, Refusal, ToChild, ToParent};
+use pantala_wire::link::{DataFrame, FrameReader, Incoming, Refusal, ToChild, ToParent};
 use tokio::{
     io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::PeerServer;
 use crate::{
     metrics::Metrics,
-    rates::TaskRates,
+    rates::{RateLimits, Rates, TaskRates},
     seats::Seats,
     task::{Planned, TaskHandle},
 };
@@ -74,6 +74,15 @@ impl PeerServer {
         assert_eq!(self.background_slots.available_permits(), 1, "slots");
         assert!(self.line.is_free(), "the uplink");
     }
+}
+
+/// No more than so many bytes a second leave.
+fn limited(rate: u64) -> TaskRates {
+    let limits = RateLimits {
+        upload: Some(rate),
+        ..RateLimits::default()
+    };
+    Rates::new(limits).task()
 }
 
 /// A content at a parent.
@@ -201,6 +210,8 @@ fn bytes_of(piece: u32, range: Range<usize>) -> Vec<u8> {
 /// A child, and how the parent ended with it.
 struct Asking {
     read: FrameReader<ReadHalf<DuplexStream>>,
+    /// What has come of a block.
+    block: Option<(DataFrame, BytesMut)>,
     write: WriteHalf<DuplexStream>,
     ended: JoinHandle<Result<()>>,
 }
@@ -236,7 +247,12 @@ impl Asking {
         });
         let (read, write) = split(here);
         let read = FrameReader::new(read);
-        Self { read, write, ended }
+        Self {
+            read,
+            block: None,
+            write,
+            ended,
+        }
     }
 
     async fn say(&mut self, messages: &[ToParent]) {
@@ -256,19 +272,22 @@ impl Asking {
         next.await.expect("something comes")
     }
 
+    /// Can be given up and begun again: a block that has begun is gone on with.
     async fn hear(&mut self) -> Option<Heard> {
         loop {
+            if let Some((frame, block)) = &mut self.block {
+                while block.len() < frame.len {
+                    let more = frame.len - block.len();
+                    self.read.read_data(&mut block.limit(more)).await.ok()?;
+                }
+                let heard = Heard::Block(frame.request, block.to_vec());
+                self.block = None;
+                return Some(heard);
+            }
             let message = match self.read.from_parent().await.ok()?? {
                 Incoming::Data(frame) => {
-                    let mut block = BytesMut::with_capacity(frame.len);
-                    while block.len() < frame.len {
-                        let room = frame.len - block.len();
-                        self.read
-                            .read_data(&mut (&mut block).limit(room))
-                            .await
-                            .ok()?;
-                    }
-                    return Some(Heard::Block(frame.request, block.to_vec()));
+                    self.block = Some((frame, BytesMut::with_capacity(frame.len)));
+                    continue;
                 }
                 Incoming::Message(message) => message,
             };

@@ -14,6 +14,8 @@ const SEEDS: u64 = 30;
 const STEPS: usize = 150;
 /// As many pieces as there is room for.
 const PIECES: u32 = 4;
+/// Bytes a second, where there is a limit.
+const RATE: u64 = 16 << 20;
 const TASKS: [TaskId; 2] = [TASK, OTHER];
 
 /// A request as its child sees it.
@@ -134,6 +136,7 @@ struct Shelf {
     contents: BTreeMap<TaskId, Content>,
     /// How much has come of the pieces that arrive.
     arriving: BTreeMap<(TaskId, u32), PieceWriter>,
+    rates: TaskRates,
 }
 
 impl Shelf {
@@ -141,7 +144,8 @@ impl Shelf {
         let task = *TASKS.choose(rng).expect("a task");
         let piece = rng.random_range(0..PIECES);
         let Some(content) = self.contents.get(&task) else {
-            self.contents.insert(task, Content::new(parent, task));
+            let content = Content::with_rates(parent, task, self.rates.clone());
+            self.contents.insert(task, content);
             return;
         };
         let index = PieceIndex::new(piece);
@@ -191,7 +195,8 @@ impl Shelf {
     /// Everything is there.
     fn complete(&mut self, parent: &PeerServer) {
         for task in TASKS {
-            let missing = || Content::new(parent, task);
+            let rates = self.rates.clone();
+            let missing = || Content::with_rates(parent, task, rates);
             self.contents.entry(task).or_insert_with(missing);
             (0..PIECES).for_each(|piece| self.grow(task, piece, PIECE));
         }
@@ -202,6 +207,9 @@ async fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let parent = parent();
     let mut shelf = Shelf::default();
+    if seed.is_multiple_of(2) {
+        shelf.rates = limited(RATE);
+    }
     let mut children = Vec::new();
     for _ in 0..3 {
         children.push(Wild::new(&parent).await);

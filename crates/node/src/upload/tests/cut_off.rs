@@ -18,6 +18,7 @@ async fn cut_off_after(child: Asking) -> (Kind, Duration) {
         ended,
         read: _read,
         write: _write,
+        ..
     } = child;
     let ended = timeout(FOR_EVER, ended).await.expect("it is cut off");
     let error = ended.expect("no panic").expect_err("it did not leave");
@@ -126,7 +127,9 @@ async fn a_child_that_leaves_in_the_middle_of_a_block_leaves_nothing_behind() {
         .await;
     settle().await;
     assert_eq!((content.followers(), parent.metrics.requests()), (1, 3));
-    let Asking { read, write, ended } = child;
+    let Asking {
+        read, write, ended, ..
+    } = child;
     drop((read, write));
     // Whether reading or writing shows it first is nobody's promise.
     let _ = ended.await.expect("no panic");

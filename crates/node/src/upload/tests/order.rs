@@ -5,7 +5,6 @@ use pantala_wire::link::BACKGROUND;
 use tokio::time::Instant;
 
 use super::*;
-use crate::rates::{RateLimits, Rates};
 
 fn urge(request: u32, urgency: u32) -> ToParent {
     ToParent::Urge { request, urgency }
@@ -170,14 +169,6 @@ async fn waiting_for_bytes_counts_beside_what_is_being_sent() {
     assert!(matches!(child.next().await, Some(Heard::Block(0, _))));
     settle().await;
     assert_eq!(content.awaited(), 0);
-}
-
-fn limited(rate: u64) -> TaskRates {
-    let limits = RateLimits {
-        upload: Some(rate),
-        ..RateLimits::default()
-    };
-    Rates::new(limits).task()
 }
 
 #[tokio::test(start_paused = true)]

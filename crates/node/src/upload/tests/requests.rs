@@ -70,6 +70,22 @@ async fn a_request_for_an_unknown_task_waits_no_longer_beside_others() {
     assert!(waited.abs_diff(UNKNOWN_TASK) <= 2 * MOMENT, "{waited:?}");
 }
 
+/// Nor does what is more urgent and awaits a slot.
+#[tokio::test(start_paused = true)]
+async fn a_request_for_an_unknown_task_is_refused_beside_one_that_awaits_a_slot() {
+    let parent = parent();
+    let _content = Content::of(&parent, TASK, 1);
+    let mut child = Asking::new(&parent);
+    let others = parent.take_slot();
+    child.say(&[want(0, 0), want_of(OTHER, 1, 1)]).await;
+    let began = Instant::now();
+    assert_eq!(child.word().await, Heard::Refused(1, Refusal::NotHere));
+    let waited = began.elapsed();
+    assert!(waited.abs_diff(UNKNOWN_TASK) <= 2 * MOMENT, "{waited:?}");
+    drop(others);
+    child.assert_served(0, 0, 0).await;
+}
+
 /// The task comes while the child is being sent something else.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_comes_during_a_block_is_not_missed() {
