@@ -132,7 +132,7 @@ static CONNECTIONS: Flag<usize> = Flag::text(
     "Who comes when there are so many takes the place of a connection without a request, or gets a \
              503. One address other than this host's has a quarter of them at most. By `--memory`: \
              one for each 256 KiB of it, at least 64. There are never more than 256 and those that a \
-             quarter of `--memory` has room for, at 40 KiB each.",
+             quarter of `--memory` has room for, at 48 KiB each.",
 );
 
 static SUPERNODE: Flag<HostPort> = shared::SUPERNODE

@@ -1,8 +1,9 @@
-//! How many responses there may be that are for one reader alone.
+//! How many responses there may be that are for one reader alone, and read ahead of it.
 //!
 //! What such a response has read ahead of its reader cannot be given to anybody else, and a reader that
 //! stops reading keeps it. So all of them together have at most half of the memory; a reader that comes when
-//! they have it waits. Shared content does not count here.
+//! they have it waits. Shared content does not count here. An answer that is passed on does not wait: it has a place while
+//! there is one and more than a little of it is here (`pantala_proxy`).
 //!
 //! A place is asked back from a reader that stands still only while another reader waits for whom none has
 //! been asked back yet: no more readers are ended than others are served in their stead.
@@ -12,11 +13,12 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use pantala_store::Charge;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -35,18 +37,21 @@ struct Table {
     asked_back: usize,
 }
 
-/// One of the places, held for as long as the response's body. Its end gives it to the first in the line.
-pub(crate) struct Place(Arc<Held>);
+/// One of the places, and the memory for what is read ahead. Held by the response's body or by the bytes of it that are
+/// on their way to its reader, until the last of them is dropped: that gives it to the first in the line.
+#[derive(Clone)]
+pub struct Place(Arc<Held>);
 
 struct Held {
     table: Arc<Mutex<Table>>,
     /// It is counted among those that have been asked back. Read and written under the table's lock.
     asked_back: AtomicBool,
+    memory: OnceLock<Charge>,
 }
 
-/// The way to ask a place back from the reader that has it.
-#[derive(Clone)]
-pub struct Claim(Weak<Held>);
+/// The way to ask the place back that a response has now, from its reader.
+#[derive(Clone, Default)]
+pub struct Claim(Arc<Mutex<Weak<Held>>>);
 
 /// A reader's ticket in the line, returned also when the wait is broken off.
 struct Ticket<'a> {
@@ -109,20 +114,39 @@ impl Place {
         Self(Arc::new(Held {
             table: table.clone(),
             asked_back: AtomicBool::new(false),
+            memory: OnceLock::new(),
         }))
     }
 
+    /// The same place, with the memory that was charged for it.
+    pub(crate) fn with(self, memory: Charge) -> Self {
+        let _ = self.0.memory.set(memory);
+        self
+    }
+
     /// The way to ask for it back.
-    pub fn claim(&self) -> Claim {
-        Claim(Arc::downgrade(&self.0))
+    pub(crate) fn claim(&self) -> Claim {
+        let claim = Claim::default();
+        claim.is_for(self);
+        claim
     }
 }
 
 impl Claim {
+    /// The response has this place now.
+    pub fn is_for(&self, place: &Place) {
+        *self.0.lock() = Arc::downgrade(&place.0);
+    }
+
+    /// The place that the response has still, if any.
+    pub fn place(&self) -> Option<Place> {
+        self.0.lock().upgrade().map(Place)
+    }
+
     /// Whether the place has to be given back at once, for another reader that waits for one. `false` when it
     /// was given back before.
     pub fn takes_back(&self) -> bool {
-        let Some(held) = self.0.upgrade() else {
+        let Some(Place(held)) = self.place() else {
             return false;
         };
         let mut table = held.table.lock();
@@ -162,6 +186,12 @@ impl Drop for Ticket<'_> {
     }
 }
 
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
+}
+
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Claim")
@@ -194,6 +224,20 @@ mod tests {
         assert!(alone.is_full());
         drop(held);
         assert!(alone.try_enter().is_some());
+    }
+
+    #[test]
+    fn a_place_is_held_by_whoever_has_it_last() {
+        let alone = Alone::with_places(1);
+        let body = alone.try_enter().unwrap();
+        let claim = body.claim();
+        let bytes = body.clone();
+        drop(body);
+        let again = claim.place().unwrap();
+        drop(bytes);
+        assert!(alone.is_full());
+        drop(again);
+        assert!(!alone.is_full() && claim.place().is_none() && !claim.takes_back());
     }
 
     #[test]

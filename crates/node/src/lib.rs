@@ -40,7 +40,7 @@ mod stream;
 mod task;
 mod upload;
 
-pub use alone::Claim;
+pub use alone::{Claim, Place};
 pub use direct::{Direct, DirectHead, DirectStream};
 pub use metrics::{Metrics, Totals};
 pub use node::{Content, ContentRequest, Kept, Node, NodeConfig, Opened, Range, StreamView};

@@ -294,6 +294,7 @@ mod tests {
         interim: None,
         whole_server: false,
         asker: Asker::Host,
+        reads_little: false,
     };
 
     fn auth(hosts: &[HostConfig]) -> Auth {

@@ -252,6 +252,9 @@ impl OriginClient {
     /// [`Asker`] says whom it is for. A request without a body and without credentials may be let through by the
     /// [host's own](crate::HostConfig::credentials).
     ///
+    /// Its answer has no room yet: it is read in [little](crate::LITTLE) blocks until
+    /// [`Body::limit_reads`] says otherwise.
+    ///
     /// There is no limit on how long an answer may take, because some take minutes (a registry
     /// that checks an upload): dropping the future or the body ends it.
     ///
@@ -277,6 +280,7 @@ impl OriginClient {
             whole_server: parts.extensions.get::<WholeServer>().is_some(),
             identity: Asker::identity(asker),
             asker,
+            reads_little: true,
         };
         let answer = if body.is_end_stream() {
             let question = Question {

@@ -28,6 +28,7 @@ use crate::{
     Body,
     connect::Stream,
     pool::{Key, Pool},
+    reads::{LITTLE, Measured, Reads},
 };
 
 /// The most that one read takes from a connection. Measured in `docs/design.md`.
@@ -43,7 +44,8 @@ const LAST_READS: usize = 2;
 pub(crate) struct Connection {
     sender: SendRequest<Body>,
     /// `None` when it has ended.
-    driver: Option<Pin<Box<Driver<Stream, Body>>>>,
+    driver: Option<Pin<Box<Driver<Measured, Body>>>>,
+    reads: Reads,
     /// Whether it has carried an answer before: the other side may close such a one at the moment
     /// the next request is on its way.
     pub(crate) used: bool,
@@ -51,6 +53,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn over(stream: Stream) -> Result<Self, hyper::Error> {
+        let reads = Reads::of(usize::MAX);
+        let stream = Measured::new(stream, reads.clone());
         let (sender, driver) = Builder::new()
             // A buffer that adapts itself can double beyond the most it is said to hold.
             .read_buf_exact_size(Some(READ))
@@ -61,8 +65,14 @@ impl Connection {
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver)),
+            reads,
             used: false,
         })
+    }
+
+    /// Has each read take so many bytes at most from now on, where that is not above [`LIMIT_MAX`](crate::LIMIT_MAX).
+    pub(crate) fn limit_reads(&self, most: usize) {
+        self.reads.limit(most);
     }
 
     /// Reads and writes what can be read and written now.
@@ -112,6 +122,8 @@ pub(crate) async fn upgrade(
     stream: Stream,
     request: Request<Body>,
 ) -> Result<(Response<Body>, Option<Upgraded>), hyper::Error> {
+    let reads = Reads::of(LITTLE);
+    let stream = Measured::new(stream, reads.clone());
     let (mut sender, driver) = Builder::new()
         .read_buf_exact_size(Some(READ))
         .max_headers(HEADERS)
@@ -128,13 +140,16 @@ pub(crate) async fn upgrade(
     .await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let body = |body| {
-            Body::wrap(Driven {
+            let driver = running.then_some(driver);
+            Driven {
                 body,
-                driver: running.then_some(driver),
-            })
+                driver,
+                reads,
+            }
         };
-        return Ok((answer.map(body), None));
+        return Ok((answer.map(body).map(Body::from), None));
     }
+    reads.limit(usize::MAX);
     let upgraded = hyper::upgrade::on(&mut answer);
     if running {
         driver.await?;
@@ -146,10 +161,18 @@ pub(crate) async fn upgrade(
 type Running = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 
 /// The body of an answer on a connection that carries no other.
-struct Driven {
+pub(crate) struct Driven {
     body: Incoming,
     /// `None` when it has ended.
     driver: Option<Running>,
+    reads: Reads,
+}
+
+impl Driven {
+    /// As [`Connection::limit_reads`].
+    pub(crate) fn limit_reads(&self, most: usize) {
+        self.reads.limit(most);
+    }
 }
 
 impl http_body::Body for Driven {
@@ -204,6 +227,13 @@ impl Transfer {
     pub(crate) fn count(mut self, received: Arc<AtomicU64>) -> Self {
         self.received = Some(received);
         self
+    }
+
+    /// As [`Connection::limit_reads`].
+    pub(crate) fn limit_reads(&self, most: usize) {
+        if let Some(connection) = &self.connection {
+            connection.limit_reads(most);
+        }
     }
 
     /// Gives the connection back once the body has ended, if it can be used again.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::connection::Transfer;
+use crate::connection::{Driven, Transfer};
 
 /// The body of a client's request broke off, or is framed wrongly: no fault of the origin's.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ enum Source {
     Request(Incoming),
     /// Of an origin's answer.
     Answer(Box<Transfer>),
+    /// Of the answer of an origin that does not go on in another protocol.
+    Driven(Box<Driven>),
     Wrapped(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Broken> + Send>>),
 }
 
@@ -59,6 +61,19 @@ impl Body {
     {
         use http_body_util::BodyExt as _;
         Source::Wrapped(Box::pin(body.map_err(Into::into))).into()
+    }
+}
+
+impl Body {
+    /// Has each read of the answer's connection take so many bytes at most from now on; there is no limit above
+    /// [`LIMIT_MAX`](crate::LIMIT_MAX). It begins with [`LITTLE`](crate::LITTLE). What a limited read brought is to be copied by
+    /// whoever keeps it: it pins the buffer of an unlimited one.
+    pub fn limit_reads(&self, most: usize) {
+        match &self.0 {
+            Source::Answer(body) => body.limit_reads(most),
+            Source::Driven(body) => body.limit_reads(most),
+            Source::Nothing | Source::Whole(_) | Source::Request(_) | Source::Wrapped(_) => {}
+        }
     }
 }
 
@@ -93,6 +108,12 @@ impl From<Transfer> for Body {
     }
 }
 
+impl From<Driven> for Body {
+    fn from(body: Driven) -> Self {
+        Source::Driven(Box::new(body)).into()
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Broken;
@@ -115,6 +136,10 @@ impl http_body::Body for Body {
                 let frame = ready!(Pin::new(body).poll_frame(context));
                 frame.map(|frame| frame.map_err(Into::into))
             }
+            Source::Driven(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                frame.map(|frame| frame.map_err(Into::into))
+            }
             Source::Wrapped(body) => ready!(body.as_mut().poll_frame(context)),
         };
         Poll::Ready(frame)
@@ -126,6 +151,7 @@ impl http_body::Body for Body {
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Request(body) => body.is_end_stream(),
             Source::Answer(body) => body.is_end_stream(),
+            Source::Driven(body) => body.is_end_stream(),
             Source::Wrapped(body) => body.is_end_stream(),
         }
     }
@@ -136,6 +162,7 @@ impl http_body::Body for Body {
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Request(body) => body.size_hint(),
             Source::Answer(body) => body.size_hint(),
+            Source::Driven(body) => body.size_hint(),
             Source::Wrapped(body) => body.size_hint(),
         }
     }

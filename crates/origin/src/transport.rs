@@ -18,6 +18,7 @@ use crate::{
     hosts::Hosts,
     interim::Interim,
     pool::{Key, Pool},
+    reads::LITTLE,
     tls::{Identity, Tls},
 };
 
@@ -95,6 +96,12 @@ impl Transport {
                 Some(connection) if stale < STALE => connection,
                 _ => self.connect(url, &key).await?,
             };
+            let most = if extra.reads_little {
+                LITTLE
+            } else {
+                usize::MAX
+            };
+            connection.limit_reads(most);
             let again = again(&request);
             let mut error = match connection.send(request).await {
                 Ok(answer) => {
@@ -201,6 +208,8 @@ pub(crate) struct Extra<'a> {
     pub(crate) identity: Identity,
     /// For whom it is asked.
     pub(crate) asker: Asker,
+    /// Whether the answer has no room yet when it comes.
+    pub(crate) reads_little: bool,
 }
 
 /// A request to send in place of this one although that may have reached the other side: only

@@ -15,6 +15,7 @@ use pantala_node::InUse;
 use crate::{
     connection::Abort,
     outlet::{Gate, Keeps},
+    passed::Passed,
 };
 
 /// Content bytes in order. An error is never followed by anything, and never by the end.
@@ -45,7 +46,9 @@ enum Source {
     /// A page of ours.
     Page(Bytes),
     /// What an origin answered to a request that was passed on.
-    Passed(pantala_origin::Body),
+    Passed(Box<Passed>),
+    /// The same, for who keeps it here.
+    Kept(pantala_origin::Body),
     Content(ContentBody),
 }
 
@@ -130,11 +133,21 @@ impl ReplyBody {
         self.abort = Some(abort);
     }
 
+    /// The same body, for a caller that keeps all of it here, within a bound, before any of it goes to the client.
+    pub fn into_kept(mut self) -> Self {
+        self.source = match self.source {
+            Source::Passed(body) => Source::Kept(body.into_kept()),
+            source => source,
+        };
+        self
+    }
+
     /// Comes through this gate, on a connection that is in use meanwhile.
     pub fn behind(&mut self, gate: Gate, in_use: InUse) {
         gate.set_answer(match &self.source {
             Source::Content(body) => body.keeps.clone(),
-            _ => Keeps::Nothing,
+            Source::Passed(body) => Keeps::Place(body.claim()),
+            Source::Nothing | Source::Page(_) | Source::Kept(_) => Keeps::Nothing,
         });
         self.gate = Some(gate);
         self.in_use = Some(in_use);
@@ -147,9 +160,9 @@ impl From<Bytes> for ReplyBody {
     }
 }
 
-impl From<pantala_origin::Body> for ReplyBody {
-    fn from(body: pantala_origin::Body) -> Self {
-        Source::Passed(body).into()
+impl From<Passed> for ReplyBody {
+    fn from(body: Passed) -> Self {
+        Source::Passed(Box::new(body)).into()
     }
 }
 
@@ -192,9 +205,8 @@ impl Body for ReplyBody {
                 let page = std::mem::take(page);
                 (!page.is_empty()).then(|| Ok(Frame::data(page)))
             }
-            Source::Passed(body) => {
-                ready!(Pin::new(body).poll_frame(context))
-            }
+            Source::Passed(body) => ready!(body.poll(context)),
+            Source::Kept(body) => ready!(Pin::new(body).poll_frame(context)),
             Source::Content(body) => {
                 ready!(body.poll(context)).map(|frame| frame.map_err(Into::into))
             }
@@ -221,6 +233,7 @@ impl Body for ReplyBody {
             Source::Nothing => true,
             Source::Page(page) => page.is_empty(),
             Source::Passed(body) => body.is_end_stream(),
+            Source::Kept(body) => body.is_end_stream(),
             Source::Content(body) => {
                 body.first.is_none() && body.left == Some(0) && body.trailers.is_none()
             }
@@ -232,6 +245,7 @@ impl Body for ReplyBody {
             Source::Nothing => SizeHint::with_exact(0),
             Source::Page(page) => SizeHint::with_exact(page.len() as u64),
             Source::Passed(body) => body.size_hint(),
+            Source::Kept(body) => body.size_hint(),
             // With trailers it must be chunked, whatever is known of its length.
             Source::Content(body) => match body.left {
                 Some(left) if body.trailers.is_none() => SizeHint::with_exact(left),

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::{
     headers::{drop_hop_by_hop, list},
+    passed::Passed,
     reply::{self, Reply},
     server::Context,
     upgrade,
@@ -71,7 +72,7 @@ pub(crate) async fn pass(
             if !is_safe && (status.is_success() || status.is_redirection()) {
                 changed(url, answer.headers()).for_each(|url| node.changed(&url));
             }
-            answer.map(Into::into)
+            answer.map(|body| Passed::new(body, node.clone()).into())
         }
         Err(error) => reply::failure(&error),
     }

@@ -36,6 +36,7 @@ mod mirror;
 mod named;
 mod names;
 mod outlet;
+mod passed;
 mod range;
 mod reply;
 mod room;

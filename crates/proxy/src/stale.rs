@@ -100,7 +100,7 @@ impl Stale {
             return reply;
         }
         let (parts, body) = reply.into_parts();
-        let body = match Limited::new(body, LONGEST).collect().await {
+        let body = match Limited::new(body.into_kept(), LONGEST).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => {
                 // Half an answer is none.

@@ -8,6 +8,7 @@ use tokio::io::copy_bidirectional;
 use crate::{
     body::ReplyBody,
     headers::list,
+    passed::Passed,
     reply::{self, Reply},
     server::{Context, Held},
 };
@@ -35,7 +36,7 @@ pub(crate) async fn pass(
         Err(error) => return reply::failure(&error),
     };
     let Some(origin) = origin else {
-        return answer.map(Into::into);
+        return answer.map(|body| Passed::new(body, context.node.clone()).into());
     };
     let Some(client) = extensions.remove::<OnUpgrade>() else {
         let line = "this connection cannot go on in another protocol";

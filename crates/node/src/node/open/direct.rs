@@ -5,7 +5,7 @@ use pantala_origin::{OriginRequest, OriginResponse, Refused};
 use pantala_store::{Charge, Holder};
 
 use crate::{
-    alone::Place,
+    Place,
     direct::Direct,
     error,
     node::{ContentRequest, Node, Opened, Range},
@@ -39,10 +39,17 @@ impl Node {
             ..OriginRequest::new(request.url.clone())
         };
         let place = self.inner.alone.enter().await;
-        let charge = self.origin_buffer().await;
-        let mut response = self.inner.ports.origin.get_or_refusal(asked).await?;
-        response.body.hold(charge);
+        let place = place.with(self.origin_buffer().await);
+        let response = self.inner.ports.origin.get_or_refusal(asked).await?;
         Ok(self.opened_direct(response, place, &request))
+    }
+
+    /// A place for an answer that is passed on, with the memory for what is read ahead of it; `None` where there is none
+    /// without waiting.
+    pub fn place_for_passed(&self) -> Option<Place> {
+        let place = self.inner.alone.try_enter()?;
+        let charge = self.inner.ports.store.budget().try_charge(ORIGIN_BUFFER)?;
+        Some(place.with(charge.held_by(Holder::Origins)))
     }
 
     /// Gives an answer that turned out to be for its own reader to that reader. `None` where the answer is of no
