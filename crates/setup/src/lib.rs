@@ -2,7 +2,7 @@
 //!
 //! Participants: [`plan`] reads the runtime's files through [`ReadFiles`] and says what would
 //! change in them; [`Disk`] is those files on this machine, and [`Disk::apply`] makes the changes;
-//! [`run`] does both and tells the user.
+//! [`run`](fn@run) does both and tells the user.
 //!
 //! Goals: everything else in a file stays as it was, to the byte, comments included; what was done
 //! once is not done twice; what setup put in, and nothing else, can be taken out again, also after

@@ -1,7 +1,7 @@
 //! The control protocol: a peer's standing connection to its supernode.
 //!
 //! `proto/pantala/v1/control.proto` says what travels. A [`Control`] keeps the peer's end
-//! standing; [`service`] and [`serve`] are the supernode's end. Both turn the connection into
+//! standing; [`service`] and [`serve`](fn@serve) are the supernode's end. Both turn the connection into
 //! plain events: there, a message, gone. A [`Trunk`] is a connection with sessions of several peers.
 //!
 //! A session is one HTTP/2 stream, a daemon's on a connection of its own. It lasts until either end closes it

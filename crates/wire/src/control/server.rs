@@ -130,7 +130,7 @@ pub struct Sessions {
     next: AtomicU64,
 }
 
-/// The service for an HTTP/2 server, see [`super::serve`]. While nobody takes `events` nothing is
+/// The service for an HTTP/2 server, see [`super::serve`](fn@super::serve). While nobody takes `events` nothing is
 /// read from the peers. Each session has one task in `tasks`; the sessions end when the receiver
 /// of `events` is dropped.
 pub fn service(events: mpsc::Sender<SessionEvent>, tasks: TaskTracker) -> Service {
