@@ -1,7 +1,7 @@
 //! Under which name a content is asked for.
 
 use http::header;
-use pantala_core::{Class, ResourceKey, TaskId};
+use pantala_core::{Class, ContentDigest, ResourceKey, TaskId};
 use pantala_origin::{Place, is_signed};
 use url::Url;
 
@@ -71,6 +71,14 @@ pub(crate) fn content(request: &ContentRequest, filtered: &[String]) -> Option<T
         Some(_) => TaskId::of_digest(&place.origin, digest),
         None => TaskId::of_digest(identity(&request.url, filtered).as_str(), digest),
     })
+}
+
+/// Whether a URL itself names a content by this digest, as a registry's does.
+pub(crate) fn names(url: &Url, digest: &ContentDigest) -> bool {
+    let name = digest.to_string();
+    // The colon may be written otherwise.
+    let hexadecimal = name.split(':').next_back().unwrap_or_default();
+    url.path().ends_with(hexadecimal)
 }
 
 /// The URL without what does not tell contents apart.

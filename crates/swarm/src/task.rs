@@ -4,7 +4,7 @@ use std::{
 };
 
 use pantala_core::{
-    ContentMeta, Generation, Geometry, PeerId, PieceDigest, PieceIndex, PieceSet, TaskId, Time,
+    ContentMeta, Geometry, PeerId, PieceDigest, PieceIndex, PieceSet, TaskId, Time,
     control::{Known, PIECES_PER_MESSAGE, Parents, PeerAddr, PieceRun, ToPeer},
 };
 
@@ -540,14 +540,14 @@ impl Task {
     }
 
     /// Whether a member may have hashed the whole: it has all up to the last piece, and its reader
-    /// waits for no other. Whose content is not named by a digest has nothing to hold it against.
+    /// waits for no other. What it holds that against only the member knows: a URL names a digest also
+    /// where the task is not named by it.
     pub(crate) fn may_have_read_all(&self, peer: PeerId) -> bool {
-        let named = self.meta.generation == Generation::Digest;
         let pieces = self.geometry.pieces();
         let read = |member: &Member| {
             pieces.is_some_and(|pieces| member.position.get().saturating_add(1) >= pieces)
         };
-        named && self.members.get(&peer).is_some_and(read)
+        self.members.get(&peer).is_some_and(read)
     }
 
     /// The content ends, says who reads it from the origin: the holder of the lease for what would

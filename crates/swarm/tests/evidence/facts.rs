@@ -117,11 +117,13 @@ fn wrong_as_a_whole_says_who_has_read_it() {
     lab.have(2, 0, 8, 8);
     lab.say(2, poison.clone());
     assert!(heard(&mut lab));
-    // What has no digest in its name cannot be held against one.
+    // Its URL may name a digest though the task does not.
     let mut lab = Lab::with(content(Generation::Validators), 1);
+    lab.say(2, poison.clone());
+    assert!(!heard(&mut lab));
     lab.have(2, 0, 8, 8);
     lab.say(2, poison);
-    assert!(!heard(&mut lab));
+    assert!(heard(&mut lab));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use pantala_core::{ContentMeta, Generation, Geometry, Result, TaskId};
 
 use super::Arrival;
 use crate::{
-    error,
+    error, key,
     node::{Content, ContentRequest, Node, request::bounds},
     readers::{OriginSource, Reader},
     stream::{StreamIo, StreamSetup},
@@ -77,7 +77,11 @@ impl Node {
         let digest = request
             .digest
             .filter(|_| whole && !proven)
-            .map(|digest| (digest, true));
+            // Others are told that a content is wrong only if its own name says so, not this reader alone.
+            .map(|digest| {
+                let named = meta.generation == Generation::Digest;
+                (digest, named || key::names(&request.url, &digest))
+            });
         let id = task.id;
         let stream = StreamIo::new(StreamSetup {
             task,
