@@ -1,4 +1,4 @@
-//! What one task's brain decides, carried out with real sockets.
+//! The driver of one task: it carries out with real sockets what the task's brain decides.
 //!
 //! A driver wires parts that each own a subject and what must hold for it: requests to parents, links to
 //! them, transfers from the origin, readers, reports to the supernode, the task's class. A part does not

@@ -33,7 +33,7 @@ pub(super) struct Link {
     pub state: Mutex<LinkState>,
 }
 
-/// What the two directions of a link share.
+/// The state that the two directions of a link share.
 #[derive(Default)]
 pub(super) struct LinkState {
     pub requests: Requests,

@@ -1,4 +1,4 @@
-//! What a driver says to a link. Nothing here waits: a link that is too far behind does not hear it.
+//! The orders that drivers give to a link. Nothing here waits: a link that is too far behind does not hear one.
 
 use std::sync::Arc;
 

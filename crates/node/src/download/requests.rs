@@ -1,4 +1,4 @@
-//! What one parent was asked for and has not answered yet: a link's part of the requests that drivers make
+//! The requests of one link: its parent was asked for them and has not answered yet. Drivers make them
 //! (`driver/requests.rs` has their states).
 //!
 //! Invariant: a request has a number, which the parent answers by, and a name, which its driver cancels it
@@ -19,7 +19,7 @@ pub(super) struct Requests {
     numbers: HashMap<Name, u32>,
 }
 
-/// What a driver calls a request.
+/// The name of a request: its driver calls it that.
 type Name = (TaskId, AttemptId);
 
 struct Open {

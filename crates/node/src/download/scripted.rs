@@ -78,7 +78,7 @@ impl Parent {
         let _ = self.write.write_all(bytes).await;
     }
 
-    /// What the child says next; `None` when it has closed the connection.
+    /// Waits for the next message of the child; `None` when it has closed the connection.
     pub async fn hear(&mut self) -> Option<ToParent> {
         let heard = timeout(LONG, self.read.from_child()).await;
         heard
@@ -86,8 +86,8 @@ impl Parent {
             .expect("frames of a child")
     }
 
-    /// What the child has said by now; `None` when it has closed the connection, or this parent cannot be
-    /// heard any more.
+    /// Takes all messages that the child has sent by now; `None` when it has closed the connection, or this
+    /// parent cannot be heard any more.
     pub async fn hear_now(&mut self) -> Option<Vec<ToParent>> {
         let mut heard = Vec::new();
         loop {

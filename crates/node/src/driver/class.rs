@@ -14,7 +14,7 @@ use crate::{
     readers::Reader,
 };
 
-/// What the task is to others on this host and at its parents.
+/// The standing of the task: its class, and what that means to others on this host and at its parents.
 ///
 /// Invariant: only a task of the background yields, and only such a one pauses.
 pub(super) struct Standing {

@@ -22,7 +22,7 @@ use crate::{
     run::{OriginRun, RunSource},
 };
 
-/// What this member asks the origin for one task.
+/// The transfers that this member makes from the origin for one task.
 ///
 /// Invariant: a transfer is in the table exactly as long as the brain has it as a run. Its task of its own
 /// may go on a moment longer, but shows nothing more.

@@ -44,11 +44,12 @@ struct Granted {
 /// origin may answer the same name with a page to whom it does not let in.
 type Answer = [u8; 32];
 
-/// What may be had with credentials that are let in.
+/// A content that a reader asks for, as admissions know it.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
+    /// The answer by which it is known, where its URL alone opens it.
     answer: Answer,
-    /// The content is known to be in the repository, under its digest.
+    /// Whether it is known under its digest: then whoever reads the repository may have it.
     in_repository: bool,
 }
 
@@ -93,14 +94,14 @@ impl Admissions {
         granted.is_some_and(|granted| granted.repository.is_some_and(since))
     }
 
-    /// They read the repository.
+    /// Remembers that these credentials read the repository.
     fn grant_repository(&self, name: Name, now: Instant) {
         let mut granted = self.granted.lock();
         let entry = granted.entry(name).or_insert_with(Granted::default);
         entry.repository = Some(now);
     }
 
-    /// The URL gave them this answer.
+    /// Remembers that the URL gave this answer to these credentials.
     fn grant(&self, name: Name, wanted: Wanted, now: Instant) {
         let mut granted = self.granted.lock();
         let entry = granted.entry(name).or_insert_with(Granted::default);

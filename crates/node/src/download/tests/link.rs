@@ -26,7 +26,7 @@ struct Child {
     link: LinkHandle,
 }
 
-/// What a link holds before anybody reads it.
+/// The bytes that a pipe holds before anybody reads them.
 const UNREAD_BYTES: usize = 64 << 10;
 const BYTES: [u8; PIECE as usize] = [7; PIECE as usize];
 
